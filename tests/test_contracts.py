@@ -280,6 +280,7 @@ BAD_INPUT = [
     (np.ones((0, 2), np.float32), 1, {}, "no rows"),
     (np.ones((3, 0), np.float32), 1, {}, "no columns"),
     (np.array([["a", "b"]]), 1, {}, "not numeric"),
+    (jax.random.split(jax.random.key(0), (3, 2)), 1, {}, "x holds random keys"),
     ([[1, 2], [3]], 1, {}, "rows have different lengths"),
     (np.ones((3, 2)) * 1j, 1, {}, "Complex data not supported"),
     (np.ma.masked_equal(np.eye(3), 1), 1, {}, "masked array with 3 masked entries"),

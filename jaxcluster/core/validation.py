@@ -135,6 +135,7 @@ def check_numeric(x: Any, *, name: str = "x") -> Any:
             x = np.asarray(x)
         except ValueError as error:
             raise ValueError(f"{name} is no table: its rows have different lengths. Make them one length.") from error
+    check_no_keys(x, name)
     x = widen(x)
     if x.dtype.kind in "Mm":
         raise TypeError(f"{name} holds dates or durations ({x.dtype}). Pass numbers, such as x.astype('int64').")
@@ -148,6 +149,12 @@ def check_numeric(x: Any, *, name: str = "x") -> Any:
     if x.dtype.kind == "c":
         raise ValueError(f"{name} is complex ({x.dtype}). Complex data not supported: pass its real parts.")
     return x
+
+
+def check_no_keys(x: Any, name: str) -> None:
+    """Raise TypeError for an array of random keys of JAX, whose dtype has nothing that those of numbers have."""
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.extended):
+        raise TypeError(f"{name} holds random keys ({x.dtype}) and no numbers. Are two arguments exchanged?")
 
 
 def dense_remedy(x: Any, name: str) -> str:

@@ -67,7 +67,7 @@ def numeric_table(estimator: Any, X: Any, *, reset: bool = True, **options: Any)
     if column_names(X) is not None:
         _check_columns(estimator, X.to_native(), reset)
         return check_array(number_matrix(X), estimator=estimator, input_name="X", **_dense_options(options))
-    if isinstance(X, (np.ndarray, jax.Array)) and X.dtype.kind not in "OSU":
+    if isinstance(X, jax.Array) or (isinstance(X, np.ndarray) and X.dtype.kind not in "OSU"):
         X = validation.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
     try:
         validated = _validate(estimator, X, reset=reset, **options)

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import validation
-from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.losses.validation import (
+    as_floats,
     as_labels,
     as_logits,
     as_matrix,
@@ -136,7 +136,7 @@ def deep_clustering_loss(
     Raises:
         ValueError, TypeError: wrong shapes, labels that are not integers, negative weights.
     """
-    clustering = jnp.asarray(clustering)
+    clustering = as_floats(clustering, name="clustering")
     if clustering.ndim:
         raise ValueError(f"clustering must be a scalar, got shape {clustering.shape}. Reduce it over rows first.")
     clustering_weight = validation.check_positive("clustering_weight", clustering_weight, zero=True)
@@ -149,6 +149,6 @@ def deep_clustering_loss(
     # An unknown label takes any position, as its term is masked in the mean.
     log_likelihood = jnp.take_along_axis(log_probs, jnp.where(known, labels, 0)[:, None], axis=1)[:, 0]
     classification = reduce(-log_likelihood, mask=known)
-    clustering, classification = promote(clustering.astype(float_dtype(clustering.dtype)), classification)
+    clustering, classification = promote(clustering, classification)
     weights = [jnp.asarray(weight, clustering.dtype) for weight in (clustering_weight, classification_weight)]
     return JointTerms(weights[0] * clustering + weights[1] * classification, clustering, classification)

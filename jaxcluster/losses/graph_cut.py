@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxcluster.losses.validation import as_floats
 from jaxcluster.ops.affinity import as_affinity, cut_and_volume
 from jaxcluster.types import Array, Float
 
@@ -36,7 +37,7 @@ def soft_ncut(assignments: Float[Array, "n k"], affinity: Any) -> Float[Array, "
     Source: J. Shi and J. Malik, Normalized cuts and image segmentation, IEEE Trans. PAMI 22 (2000).
     """
     weights = as_affinity(affinity, any_unit=True)
-    assignments = jnp.asarray(assignments)
+    assignments = as_floats(assignments, name="assignments")
     if assignments.ndim != 2 or assignments.shape[0] != weights.n:
         raise ValueError(
             f"assignments must have shape ({weights.n}, k), one row for each of the affinity, got {assignments.shape}."

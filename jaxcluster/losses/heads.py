@@ -18,22 +18,24 @@ clustering, AAAI 2021.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr, logsumexp
 
-from jaxcluster.core import validation
 from jaxcluster.losses.contrastive import nt_xent_loss
+from jaxcluster.losses.validation import as_floats, as_positive, promote
 from jaxcluster.types import Array, Float
 
 
-def check_heads(**arrays: Array) -> list[Array]:
+def check_heads(**arrays: Any) -> list[Array]:
     """Arrays of one shape (n_heads, n_samples, n_clusters).
 
     Raises:
-        ValueError: another rank, or shapes that differ.
+        ValueError, TypeError: no numbers, another rank, or shapes that differ.
     """
-    checked = {name: jnp.asarray(value) for name, value in arrays.items()}
+    checked = dict(zip(arrays, promote(*(as_floats(value, name=name) for name, value in arrays.items())), strict=True))
     shapes = {name: value.shape for name, value in checked.items()}
     first = next(iter(shapes.values()))
     for name, shape in shapes.items():
@@ -47,11 +49,11 @@ def check_heads(**arrays: Array) -> list[Array]:
 
 
 def temi_loss(
-    student: Float[Array, "2 h n k"],
-    teacher: Float[Array, "2 h n k"],
-    marginal: Float[Array, "h k"],
+    student: Any,
+    teacher: Any,
+    marginal: Any,
     *,
-    beta: float | Array = 0.6,
+    beta: Any = 0.6,
 ) -> Float[Array, " h"]:
     """Negative weighted pointwise mutual information of samples and neighbors of theirs, for each head.
 
@@ -69,9 +71,11 @@ def temi_loss(
         (h,) losses (nats): −½ of the weighted mean of both directions.
 
     Raises:
-        ValueError: arrays of another shape.
+        ValueError, TypeError: arrays of another shape, or a parameter out of range.
     """
-    student, teacher, marginal = map(jnp.asarray, (student, teacher, marginal))
+    arrays = {"student": student, "teacher": teacher, "marginal": marginal}
+    student, teacher, marginal = promote(*(as_floats(value, name=name) for name, value in arrays.items()))
+    beta = as_positive("beta", beta, student.dtype)
     for name, value in (("student", student), ("teacher", teacher)):
         if value.ndim != 4 or value.shape[0] != 2 or value.shape != student.shape:
             raise ValueError(
@@ -91,9 +95,7 @@ def temi_loss(
     return -jnp.mean(weight[None] * jnp.mean(information, axis=0), axis=1)
 
 
-def scan_loss(
-    samples: Float[Array, "h n k"], neighbors: Float[Array, "h n k"], *, entropy_weight: float | Array = 5.0
-) -> Float[Array, " h"]:
+def scan_loss(samples: Any, neighbors: Any, *, entropy_weight: Any = 5.0) -> Float[Array, " h"]:
     """SCAN's loss of each head: −mean log⟨p(x), p(x')⟩ − λ·H(mean p), x' a neighbor of x.
 
     Args:
@@ -105,16 +107,17 @@ def scan_loss(
         (h,) losses (nats).
 
     Raises:
-        ValueError: arrays of another shape.
+        ValueError, TypeError: arrays of another shape, or a parameter out of range.
     """
     samples, neighbors = check_heads(samples=samples, neighbors=neighbors)
+    entropy_weight = as_positive("entropy_weight", entropy_weight, samples.dtype, zero=True)
     consistency = jnp.mean(logsumexp(samples + neighbors, axis=2), axis=1)
     entropy = jnp.sum(entr(jnp.mean(jnp.exp(samples), axis=1)), axis=1)
     return -consistency - entropy_weight * entropy
 
 
 def self_label_loss(
-    samples: Float[Array, "h n k"], views: Float[Array, "h n k"], *, threshold: float | Array = 0.99
+    samples: Any, views: Any, *, threshold: Any = 0.99
 ) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
     """Cross-entropy of views of the samples whose label is certain, for each head.
 
@@ -130,9 +133,10 @@ def self_label_loss(
         (h,) losses (nats), 0 without a certain sample, and (h,) fractions of certain samples.
 
     Raises:
-        ValueError: arrays of another shape.
+        ValueError, TypeError: arrays of another shape, or a parameter out of range.
     """
     samples, views = check_heads(samples=samples, views=views)
+    threshold = as_positive("threshold", threshold, samples.dtype, zero=True)
     samples = jax.lax.stop_gradient(samples)
     labels = jnp.argmax(samples, axis=2)
     certain = (jnp.exp(jnp.max(samples, axis=2)) > threshold).astype(views.dtype)
@@ -140,13 +144,12 @@ def self_label_loss(
     counts = jnp.sum(members, axis=1)
     used = jnp.maximum(jnp.sum(counts > 0, axis=1, dtype=views.dtype), 1)
     # Balanced by cluster, as in the paper: one that is learned first would grow by its own labels otherwise.
-    terms = -jnp.sum(members * views, axis=1) / jnp.maximum(counts, 1)
+    # Of the own cluster alone: the logarithm of a probability of 0 in another is −∞, and 0 · −∞ is NaN.
+    terms = -jnp.sum(jnp.where(members > 0, views, 0), axis=1) / jnp.maximum(counts, 1)
     return jnp.sum(terms, axis=1) / used, jnp.mean(certain, axis=1)
 
 
-def turtle_loss(
-    labels: Float[Array, "h n k"], predictions: Float[Array, "h n k"], *, entropy_weight: float | Array = 10.0
-) -> Float[Array, " h"]:
+def turtle_loss(labels: Any, predictions: Any, *, entropy_weight: Any = 10.0) -> Float[Array, " h"]:
     """TURTLE's loss of each head: the cross-entropy of a classifier that learned its labels, −γ·H(mean label).
 
     Args:
@@ -158,19 +161,22 @@ def turtle_loss(
         (h,) losses (nats).
 
     Raises:
-        ValueError: arrays of another shape.
+        ValueError, TypeError: arrays of another shape, or a parameter out of range.
     """
     labels, predictions = check_heads(labels=labels, predictions=predictions)
-    error = -jnp.mean(jnp.sum(labels * jax.lax.stop_gradient(predictions), axis=2), axis=1)
+    entropy_weight = as_positive("entropy_weight", entropy_weight, labels.dtype, zero=True)
+    # 0·log 0 = 0; selected before the product, so that the gradient is finite too.
+    known = jnp.where(labels > 0, jax.lax.stop_gradient(predictions), 0)
+    error = -jnp.mean(jnp.sum(labels * known, axis=2), axis=1)
     return error - entropy_weight * jnp.sum(entr(jnp.mean(labels, axis=1)), axis=1)
 
 
 def cluster_contrastive_loss(
-    a: Float[Array, "h n k"],
-    b: Float[Array, "h n k"],
+    a: Any,
+    b: Any,
     *,
-    temperature: float | Array = 1.0,
-    entropy_weight: float | Array = 1.0,
+    temperature: Any = 1.0,
+    entropy_weight: Any = 1.0,
 ) -> Float[Array, " h"]:
     """Contrast of clusters in two views, and the entropy of the mean probabilities, for each head.
 
@@ -186,10 +192,12 @@ def cluster_contrastive_loss(
         (h,) losses (nats).
 
     Raises:
-        ValueError: arrays of another shape, a temperature that is not positive.
+        ValueError, TypeError: arrays of another shape, or a parameter out of range.
     """
-    temperature = validation.check_positive("temperature", temperature)
-    columns = [jnp.swapaxes(jnp.exp(each), 1, 2) for each in check_heads(a=a, b=b)]
+    arrays = check_heads(a=a, b=b)
+    temperature = as_positive("temperature", temperature, arrays[0].dtype)
+    entropy_weight = as_positive("entropy_weight", entropy_weight, arrays[0].dtype, zero=True)
+    columns = [jnp.swapaxes(jnp.exp(each), 1, 2) for each in arrays]
     contrast = jax.vmap(lambda first, second: nt_xent_loss(first, second, temperature=temperature))(*columns)
     entropy = sum(jnp.sum(entr(jnp.mean(each, axis=2)), axis=1) for each in columns)
     return contrast - entropy_weight * entropy

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import validation
-from jaxcluster.losses.validation import as_labels, as_matrix, as_positive, mask_rows, promote, reduce
-from jaxcluster.ops.differences import root
+from jaxcluster.losses.validation import as_directions, as_labels, as_positive, mask_rows, promote, reduce
+from jaxcluster.ops.differences import length, root
 from jaxcluster.ops.distance import inner_products, normalize
 from jaxcluster.types import Array, Bool, Float
 
@@ -171,11 +171,12 @@ def soft_triple_loss(
     Raises:
         ValueError, TypeError: wrong shapes, labels that are no positions of classes, numbers out of range.
     """
-    if jnp.ndim(centers) != 3:
-        raise ValueError(f"centers must be (n_classes, n_centers, n_features), got shape {jnp.shape(centers)}.")
-    k, m, d = jnp.shape(centers)
-    flat = as_matrix(jnp.reshape(jnp.asarray(centers), (k * m, d)), name="centers")
-    z, flat = promote(as_matrix(z, name="z"), flat)
+    centers = validation.check_numeric(centers, name="centers")
+    if centers.ndim != 3:
+        raise ValueError(f"centers must be (n_classes, n_centers, n_features), got shape {centers.shape}.")
+    k, m, d = centers.shape
+    flat = as_directions(centers.reshape(k * m, d), name="centers")
+    z, flat = promote(as_directions(z, name="z"), flat)
     _check_columns(z, d, "centers")
     labels = as_labels(labels, z.shape[0], k)
     known, own = labels >= 0, labels[:, None] == jnp.arange(k, dtype=labels.dtype)[None, :]
@@ -189,7 +190,7 @@ def soft_triple_loss(
     if m == 1:
         return error
     unit = unit.reshape(k, m, d)
-    between = root(jnp.maximum(2 - 2 * jnp.einsum("kid,kjd->kij", unit, unit, precision="highest"), 0))
+    between = length(unit[:, :, None, :] - unit[:, None, :, :])  # not √(2 − 2·cos), which cancels for near centers
     # Both orders of each pair, so that m·(m − 1) of them make the mean.
     distinct = ~jnp.eye(m, dtype=bool)
     return error + weight * jnp.sum(jnp.where(distinct[None], between, 0)) / (k * m * (m - 1))
@@ -199,7 +200,7 @@ def _cosines_of_classes(
     z: Any, labels: Any, classes: Any, *, name: str = "classes"
 ) -> tuple[Float[Array, "n k"], Bool[Array, "n k"], Bool[Array, " n"]]:
     """Cosines of samples and vectors, the mask of each sample's own class, and the samples of known class."""
-    z, classes = promote(as_matrix(z, name="z"), as_matrix(classes, name=name))
+    z, classes = promote(as_directions(z, name="z"), as_directions(classes, name=name))
     _check_columns(z, classes.shape[1], name)
     labels = as_labels(labels, z.shape[0], classes.shape[0])
     known = labels >= 0

@@ -30,6 +30,7 @@ from jaxcluster.core import validation
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.losses.triplet import negative_mask, positive_mask
 from jaxcluster.losses.validation import (
+    as_directions,
     as_labels,
     as_matrix,
     as_positive,
@@ -77,7 +78,7 @@ def batch_pairs(
     given = {"z": z} if reference is None else {"z": z, "reference": reference}
     if unit:
         # Cosines depend on the origin, so that no median may be subtracted.
-        rows = promote(*(as_matrix(array, name=name) for name, array in given.items()))
+        rows = promote(*(as_directions(array, name=name) for name, array in given.items()))
         if rows[-1].shape[1] != rows[0].shape[1]:
             raise ValueError(f"reference has {rows[-1].shape[1]} columns, but z has {rows[0].shape[1]}.")
     else:

@@ -36,6 +36,7 @@ from jaxcluster.losses.validation import (
     reduce,
     zero_unweighted,
 )
+from jaxcluster.metrics.contingency import label_array
 from jaxcluster.ops.differences import length, root, squared_distances, squared_excess
 from jaxcluster.types import Array, Bool, Float, Int
 
@@ -318,4 +319,5 @@ def _encode_concrete(labels, caller):
             f"{caller} lists indices, and how many depends on the labels: call it outside of jit. Traced labels have "
             "positive_mask and negative_mask, and mined_triplet_loss."
         )
-    return encode_labels(labels, np.size(labels))
+    labels = label_array(labels, "labels")
+    return encode_labels(labels, labels.size)

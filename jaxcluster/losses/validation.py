@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, times_power_of_two
-from jaxcluster.metrics.contingency import encode
+from jaxcluster.metrics.contingency import encode, label_array
 from jaxcluster.types import Array, Bool, Float, Int
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -91,6 +91,16 @@ def as_directions(x: Any, *, name: str = "x") -> Float[Array, "n d"]:
         largest = np.max(np.abs(x), axis=1, keepdims=True)
         x = np.ldexp(x, -np.frexp(np.where(np.isfinite(largest), largest, 1))[1])
     return as_matrix(x, name=name)
+
+
+def as_floats(x: Any, *, name: str = "x") -> Float[Array, ...]:
+    """``x`` as a floating array of any shape.
+
+    Raises:
+        ValueError, TypeError: see `jaxcluster.core.validation.check_numeric`.
+    """
+    x = validation.check_numeric(x, name=name)
+    return jnp.asarray(x, float_dtype(x.dtype))
 
 
 def as_shaped(x: Any, shape: tuple[int, ...], *, name: str, of: str) -> Float[Array, ...]:
@@ -195,13 +205,13 @@ def as_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels"
 
 def encode_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels") -> np.ndarray:
     """`as_labels` of concrete labels, as an int32 array on the host."""
-    labels = np.asarray(labels)
+    labels = label_array(labels, name)
+    _check_length(labels, n, name)
     if labels.dtype.kind == "O":
         labels = _check_objects(labels, name)
     if labels.dtype.kind not in ("biu" if k is not None else "biuUSTO"):
         expected = "integers, -1 for not known" + (f", positions among {k} classes" if k is not None else "")
         raise TypeError(f"{name} must be {expected}, got dtype {labels.dtype}.")
-    _check_length(labels, n, name)
     # Signed integers and objects alone have a −1, which means unknown; in other types each value is a class.
     unknown = np.zeros(labels.shape, bool)
     if labels.dtype.kind in "biu":
@@ -233,8 +243,8 @@ def mask_rows(mask, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
 
 
 def check_shape(x: Any, shape: tuple[int, ...], *, name: str, of: str) -> Any:
-    """``x`` as an array, half precision widened; raises ValueError unless it has this shape."""
-    x = validation.widen(x if hasattr(x, "dtype") else np.asarray(x))
+    """``x`` as an array of numbers, half precision widened; raises ValueError unless it has this shape."""
+    x = validation.check_numeric(x, name=name)
     if x.shape != shape:
         raise ValueError(f"{name} must have the shape {shape} to go with {of}, got {x.shape}.")
     return x

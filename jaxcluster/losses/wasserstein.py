@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import validation
-from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.losses.validation import (
+    as_floats,
     as_labels,
     as_logits,
     as_paired_samples,
@@ -70,8 +70,8 @@ def points_between(key: KeyArray, real: Any, fake: Any) -> Float[Array, "n ..."]
     Raises:
         ValueError: shapes that differ.
     """
-    fake = as_shaped(fake, jnp.shape(real), name="fake", of="real")
-    real, fake = promote(as_shaped(real, fake.shape, name="real", of="fake"), fake)
+    real = as_floats(real, name="real")
+    real, fake = promote(real, as_shaped(fake, real.shape, name="fake", of="real"))
     epsilon = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1), real.dtype)
     return epsilon * real + (1 - epsilon) * fake
 
@@ -89,8 +89,8 @@ def gradient_penalty(critic: Callable[[Any], Any], x: Any) -> Float[Array, ""]:
     Raises:
         ValueError, TypeError: scores of another shape.
     """
-    x = jnp.asarray(x)
-    x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float_dtype(x.dtype))
+    # A critic in half precision gets its own dtype.
+    x = x if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) else as_floats(x)
     # As no score depends on another sample, the gradient of the sum holds every sample's own gradient.
     gradients = validation.widen(jax.grad(lambda x: jnp.sum(_as_scores(critic(x), "critic(x)")))(x))
     return jnp.mean(jnp.square(length(gradients.reshape(x.shape[0], -1)) - 1))
@@ -134,9 +134,9 @@ def cluster_recovery_loss(labels: Any, logits: Any, *, weights: Any = None) -> F
 
 def _as_scores(scores, name):
     """One score per sample, as (n,)."""
-    scores = jnp.asarray(scores)
+    scores = as_floats(scores, name=name)
     if scores.ndim == 2 and scores.shape[1] == 1:
         scores = scores[:, 0]
     if scores.ndim != 1 or not scores.size:
         raise ValueError(f"{name} must have shape (n,) or (n, 1), one number per row, got {scores.shape}.")
-    return as_shaped(scores, scores.shape, name=name, of="rows")
+    return scores

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcluster.core import validation
+from jaxcluster.core.interchange import as_array
 from jaxcluster.core.messages import warn
 
 SLOTS_PER_LABEL = 4
@@ -257,11 +258,23 @@ def _check_sample_weight(sample_weight, n):
     return weight
 
 
+def label_array(labels: Any, name: str) -> np.ndarray:
+    """Concrete labels as an array of any type; raises ValueError for rows of different lengths, TypeError for keys."""
+    labels = as_array(labels, name=name)
+    validation.check_no_keys(labels, name)
+    try:
+        return np.asarray(labels)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} are rows of different lengths. Pass one label for each row of the samples."
+        ) from error
+
+
 def _as_labels(labels, name) -> np.ndarray:
     """The labels as an array of one type without missing values."""
     if isinstance(labels, np.ma.MaskedArray) and np.ma.getmaskarray(labels).any():
         _raise_missing(int(np.ma.getmaskarray(labels).sum()), "masked", name)
-    array = validation.widen(np.asarray(labels))
+    array = validation.widen(label_array(labels, name))
     if array.ndim != 1:
         hint = f" Flatten it: {name}.ravel()." if array.ndim == 2 and 1 in array.shape else ""
         raise ValueError(f"{name} must be 1D: shape is {array.shape}.{hint}")

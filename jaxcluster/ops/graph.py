@@ -176,6 +176,8 @@ def from_matrix(matrix: Any, *, rows: int | None = None, name: str = "affinity")
 def check_affinity(matrix: Any, *, name: str = "affinity") -> Any:
     """Check of a matrix of weights, as a NumPy or CSR matrix. Raises ValueError, TypeError, as `from_matrix` does."""
     sparse = scipy.sparse.issparse(matrix)
+    if sparse and matrix.ndim != 2:
+        raise ValueError(f"{name} must be 2-D (rows, columns), got shape {matrix.shape}.")
     matrix = scipy.sparse.csr_array(matrix) if sparse else np.asarray(validation.check_matrix(matrix, name=name))
     if matrix.dtype not in (np.float32, np.float64):  # booleans and unsigned integers have no difference
         matrix = matrix.astype(np.float64)

@@ -11,6 +11,7 @@ import pytest
 from jax_switches import IN_64_BITS, switched
 
 from jaxcluster import losses
+from jaxcluster.losses.similarity import batch_pairs
 
 N, D, K = 9, 3, 3
 RNG = np.random.default_rng(0)
@@ -188,6 +189,17 @@ def in_float64():
 def test_loss_is_its_formula_in_float64(name, in_float64):
     assert in_float64[name].dtype == np.float64
     np.testing.assert_allclose(in_float64[name], GOLDEN[name][3](), rtol=1e-10)
+
+
+@pytest.mark.parametrize("unit_of_rows", [1e-60, 1e300])
+def test_directions_have_no_unit(unit_of_rows):
+    """Float64 rows that float32 does not hold keep their directions."""
+    given = {"reference": MEMORY * unit_of_rows, "reference_labels": MEMORY_LABELS}
+    batch = batch_pairs(Z * unit_of_rows, LABELS, **given, unit=True)
+    np.testing.assert_allclose(batch.z, U * (LABELS >= 0)[:, None], rtol=1e-5)
+    np.testing.assert_allclose(batch.reference, unit(MEMORY) * (MEMORY_LABELS >= 0)[:, None], rtol=1e-5)
+    value = losses.cosface_loss(Z * unit_of_rows, LABELS, CLASSES * unit_of_rows)
+    np.testing.assert_allclose(value, losses.cosface_loss(Z, LABELS, CLASSES), rtol=1e-5)
 
 
 def test_equal_samples_of_one_class_have_gradients():
