@@ -65,6 +65,33 @@ def _fresh_row(record):
     return (record["case"], f"{record['n']:,}×{record['d']}", *medians, *ratios)
 
 
+def growth_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """One table of times as the work grows, a row a family: the largest problem, and the slopes on log axes."""
+    head = ("Family grows in", "Sizes", "Ours at the largest", "Theory", "Ours", "Peers")
+    return _lines([head, ("---", "---", "---:", "---:", "---:", "---"), *map(_growth_row, records)])
+
+
+def growth_section(records: Sequence[dict[str, Any]]) -> str:
+    """The table of growth, under a line that says where its figures come from."""
+    return f"{_origin(records)}\n\n{growth_markdown(records)}" if records else ""
+
+
+def _growth_row(record):
+    ours, *peers = record["seconds"]
+    sizes = sorted(int(size) for size in record["seconds"][ours])
+    slopes = {side: "—" if slope is None else f"{slope:.2f}" for side, slope in record["slopes"].items()}
+    last = {int(size): value for size, value in record["seconds"][ours].items()}[sizes[-1]]
+    theirs = "; ".join(f"{side} {slopes[side]}" for side in peers) or "—"
+    return (
+        record["case"],
+        f"{sizes[0]:,} to {sizes[-1]:,}",
+        seconds(last),
+        f"{record['exponent']:g}",
+        slopes[ours],
+        theirs,
+    )
+
+
 def deep_markdown(records: Sequence[dict[str, Any]]) -> str:
     """One table of deep methods on a set of images, a row a run."""
     head = ("Method", "Data", "Seed", "Accuracy", "To begin with", "Published", "Aim", "Steps", "Time")
@@ -236,14 +263,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is not up to date")
     options = parser.parse_args(arguments)
-    folders = ("", "memory", "shapes", "mnist", "images", "trials", "fresh")
+    folders = ("", "memory", "shapes", "mnist", "images", "trials", "fresh", "growth")
     found = (published(read(options.results / folder)) for folder in folders)
-    times, memory, shapes, mnist, images, trials, fresh = found
+    times, memory, shapes, mnist, images, trials, fresh, growth = found
     pages = {
         "README.md": {"trials": trials_section(trials)},
         "bench/README.md": {
             "bench": sections(times, memory),
             "fresh": fresh_section(fresh),
+            "growth": growth_section(growth),
             "shapes": shapes_section(shapes),
             "mnist": deep_section(mnist),
             "images": features_section(images),

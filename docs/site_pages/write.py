@@ -57,7 +57,7 @@ def write_copies(docs: Path) -> None:
         path = docs.parent / source
         if path.is_file():
             text = relink(path.read_text(), source)
-            text = re.sub(r"!\[([^\]]*)\]\(docs/([^)]+)\)", r"![\1](../\2)", text)
+            text = re.sub(r"!\[([^\]]*)\]\((?:\.\./)?docs/([^)]+)\)", r"![\1](../\2)", text)
             update(docs / MADE / f"{name}.md", text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from bench_records import record
 
-from bench import table
+from bench import growth, table
 from bench.peers import GMMX, SKLEARN
 from bench.records import append, published
 
@@ -57,7 +57,7 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     results.mkdir()
     tables.parent.mkdir()
     arguments = ["--root", str(tmp_path), "--results", str(results)]
-    for path, blocks in ((readme, ["trials"]), (tables, ["bench", "fresh", "shapes", "mnist", "images"])):
+    for path, blocks in ((readme, ["trials"]), (tables, ["bench", "fresh", "growth", "shapes", "mnist", "images"])):
         path.write_text("\n\n".join(["# Title", *map(marked, blocks), "The end.\n"]))
     append(results / "run.jsonl", record(median=0.05, peer=0.1))
     scores = {"k-means": {"ari": 0.2}, "DBSCAN": {"ari": 0.996}, "HDBSCAN": {"ari": 1.0}}
@@ -88,3 +88,14 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
 
 def test_the_readme_shows_the_committed_results():
     assert table.main(["--check"]) == 0
+
+
+def test_slopes_and_the_picture_of_growth(tmp_path, capsys):
+    assert growth.slope({10: 5.0, 100: 1.0, 1_000: 10.0, 10_000: 100.0}) == pytest.approx(1)
+    assert growth.slope({10: 1.0, 100: 100.0}) == pytest.approx(2)
+    assert growth.slope({10: 1.0}) is None
+    assert growth.main(["--quick", "--only", "silhouette*"]) == 0
+    assert "| silhouette, samples | 512 to 1,024 |" in capsys.readouterr().out
+    measured = growth.measure(growth.tiny(growth.FAMILIES[-2]), {})
+    growth.draw([measured], tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
