@@ -210,7 +210,9 @@ def unpad(per_row: Published, n: int, *, axis: int = -1) -> Published:
     kept[axis] = slice(n)
     if isinstance(per_row, np.ndarray):
         return per_row[tuple(kept)]
-    return jax.device_put(np.asarray(per_row)[tuple(kept)], next(iter(per_row.devices())))
+    devices = per_row.devices()
+    # Over several devices, left to those of what it is computed with.
+    return jax.device_put(np.asarray(per_row)[tuple(kept)], next(iter(devices)) if len(devices) == 1 else None)
 
 
 def _prepare_host(x, weights, center, missing, frame, unit_rows, published, place, columns):

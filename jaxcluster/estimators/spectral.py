@@ -66,6 +66,7 @@ class _SpectralEstimator(Estimator):
     gamma: Any
     eigen_solver: Any
     eigen_tol: Any
+    mesh: Any
     _rows: np.ndarray | Absent
     _weights: Any
 
@@ -168,7 +169,7 @@ class _SpectralEstimator(Estimator):
         return self._weights, {"affinity": "precomputed"}
 
     def _matrix(self, X, n_neighbors):
-        return affinity_matrix(X, self.affinity, n_neighbors)
+        return affinity_matrix(X, self.affinity, n_neighbors, self.mesh)
 
     def _publish(self, embedding, dtype):
         """Set the attributes of the eigenvectors; warn of an unusable graph and of vectors that did not converge."""
@@ -249,6 +250,8 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         assign_labels: "kmeans", "discretize" or "cluster_qr".
         degree, coef0, kernel_params: parameters of other kernels, as in scikit-learn.
         n_jobs: accepted for compatibility with scikit-learn; all cores are used.
+        mesh: devices over which the rows of the graph and of its vectors are spread, such as
+            ``jaxcluster.sharding.row_mesh()``; None for one device. The neighbors of dense samples are searched there.
         verbose: print the sum of the eigenvalues of every step, and the assignment of labels, after the fit. Small
             graphs are solved without steps.
 
@@ -292,6 +295,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
     coef0: Any = 1
     kernel_params: Any = None
     n_jobs: Any = None
+    mesh: Any = None
     verbose: Any = False
 
     @canonical
@@ -323,6 +327,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
             assign_labels=self.assign_labels,
             n_init=self.n_init,
             tol=self._tol(),
+            mesh=self.mesh,
             **options,
         )
         self._publish(fit.state, published_dtype(X.data if scipy.sparse.issparse(X) else X))
@@ -413,6 +418,7 @@ class SpectralEmbedding(_SpectralEstimator):
         eigen_solver, n_jobs: accepted for compatibility with scikit-learn.
         eigen_tol: largest residual ‖Lv − λv‖; "auto" for 1e-4. Close eigenvalues are resolved further.
         n_neighbors: neighbors per sample in the graph, itself included; None for n_samples / 10.
+        mesh: as in `SpectralClustering`.
 
     Attributes:
         embedding_: (n_samples, n_components) eigenvectors divided by √degree.
@@ -439,6 +445,7 @@ class SpectralEmbedding(_SpectralEstimator):
     eigen_tol: Any = "auto"
     n_neighbors: Any = None
     n_jobs: Any = None
+    mesh: Any = None
 
     @canonical
     def fit(self, X: Any, y: Any = None) -> SpectralEmbedding:
@@ -461,9 +468,8 @@ class SpectralEmbedding(_SpectralEstimator):
         self.n_neighbors_ = validation.check_count("n_neighbors", neighbors)
         gamma = 1 / X.shape[1] if self.gamma is None else self.gamma
         x, options = self._graph_input(X, gamma, self.n_neighbors_)
-        embedding = spectral.embed(
-            as_key(self.random_state), x, self.n_components, drop_first=True, tol=self._tol(), **options
-        )
+        options |= {"drop_first": True, "tol": self._tol(), "mesh": self.mesh}
+        embedding = spectral.embed(as_key(self.random_state), x, self.n_components, **options)
         self._publish(embedding, published_dtype(X.data if scipy.sparse.issparse(X) else X))
         self.status_ = Status(int(embedding.status))
         return self
@@ -480,4 +486,4 @@ class SpectralEmbedding(_SpectralEstimator):
 
     def _matrix(self, X, n_neighbors):
         affinity = (lambda x, _: self.affinity(x)) if callable(self.affinity) else self.affinity
-        return affinity_matrix(X, affinity, n_neighbors)
+        return affinity_matrix(X, affinity, n_neighbors, self.mesh)

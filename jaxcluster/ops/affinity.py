@@ -6,21 +6,29 @@
 - ``multiply(v)``, the product without the diagonal with a block of vectors, and ``degrees()``, that with ones;
 - ``scaled(scale)``, the affinity with weights scale_i · w_ij · scale_j;
 - ``min_neighbor_label(labels)``, the least label of each row and its neighbors.
+
+A block of m of the n rows has the same interface: it takes vectors of all rows and returns those of its own, and the
+last two also take ``own``, the part of its rows. `AffinityShards` spreads such blocks over devices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax.sharding import Mesh, NamedSharding
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, float_dtype, times_power_of_two
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.preparation import prepare
+from jaxcluster.core.shard import automatic, rows_of
 from jaxcluster.ops.distance import (
     DIFFERENCE_COLUMNS,
     HIGHEST,
@@ -28,8 +36,8 @@ from jaxcluster.ops.distance import (
     over_columns,
     squared_norms,
 )
-from jaxcluster.ops.graph import Graph, check_affinity, check_range, from_matrix
-from jaxcluster.types import Array, Bool, Float, Int
+from jaxcluster.ops.graph import Graph, check_affinity, check_range, from_matrix, host_graph
+from jaxcluster.types import Absent, Array, Bool, Float, Int
 
 TILE = 1 << 21
 """Number of weights of a kernel in a tile."""
@@ -42,34 +50,35 @@ class Matrix(NamedTuple):
     """Dense symmetric affinity.
 
     Attributes:
-        weights: (n, n) weights, with 0 on the diagonal.
-        diagonal: (n,) weights of rows to themselves.
+        weights: (n, n) weights, with 0 on the diagonal; (m, n) of a block.
+        diagonal: (n,) weights of rows to themselves; (m,) of a block.
     """
 
-    weights: Float[Array, "n n"]
-    diagonal: Float[Array, " n"]
+    weights: Float[Array, "m n"]
+    diagonal: Float[Array, " m"]
 
     @property
     def n(self) -> int:
         """Number of rows."""
         return self.diagonal.shape[0]
 
-    def multiply(self, v: Float[Array, "n b"]) -> Float[Array, "n b"]:
+    def multiply(self, v: Float[Array, "n b"]) -> Float[Array, "m b"]:
         """Product without the diagonal with a block of vectors."""
         return jnp.matmul(self.weights, v, precision=HIGHEST)
 
-    def degrees(self) -> Float[Array, " n"]:
+    def degrees(self) -> Float[Array, " m"]:
         """Sum of each row without the diagonal."""
         return jnp.sum(self.weights, axis=1)
 
-    def scaled(self, scale: Float[Array, " n"]) -> Matrix:
+    def scaled(self, scale: Float[Array, " n"], own: Float[Array, " m"] | None = None) -> Matrix:
         """Matrix with weights scale_i · w_ij · scale_j."""
-        return Matrix(self.weights * scale[:, None] * scale[None, :], self.diagonal * scale * scale)
+        own = scale if own is None else own
+        return Matrix(self.weights * own[:, None] * scale[None, :], self.diagonal * own * own)
 
-    def min_neighbor_label(self, labels: Int[Array, " n"]) -> Int[Array, " n"]:
+    def min_neighbor_label(self, labels: Int[Array, " n"], own: Int[Array, " m"] | None = None) -> Int[Array, " m"]:
         """Least label of each row and its neighbors."""
-        most = jnp.iinfo(labels.dtype).max
-        return jnp.minimum(labels, jnp.min(jnp.where(self.weights != 0, labels, most), axis=1))
+        own, most = labels if own is None else own, jnp.iinfo(labels.dtype).max
+        return jnp.minimum(own, jnp.min(jnp.where(self.weights != 0, labels, most), axis=1))
 
 
 class Kernel(NamedTuple):
@@ -78,10 +87,12 @@ class Kernel(NamedTuple):
     Attributes:
         x: (n, d) rows times √γ, so that their unit is the width of the kernel: see `kernel`.
         scale: (n,) scales; 0 for padding.
+        numbers: (m,) row numbers of a block; None for all rows.
     """
 
     x: Float[Array, "n d"]
     scale: Float[Array, " n"]
+    numbers: Int[Array, " m"] | Absent = None
 
     @property
     def n(self) -> int:
@@ -89,27 +100,28 @@ class Kernel(NamedTuple):
         return self.x.shape[0]
 
     @property
-    def diagonal(self) -> Float[Array, " n"]:
+    def diagonal(self) -> Float[Array, " m"]:
         """Weights of rows to themselves."""
-        return self.scale * self.scale
+        scale = self.scale if self.numbers is None else self.scale[self.numbers]
+        return scale * scale
 
-    def multiply(self, v: Float[Array, "n b"]) -> Float[Array, "n b"]:
+    def multiply(self, v: Float[Array, "n b"]) -> Float[Array, "m b"]:
         """Product without the diagonal with a block of vectors."""
         return self._tiled(lambda weights: jnp.matmul(weights, v, precision=HIGHEST))
 
-    def degrees(self) -> Float[Array, " n"]:
+    def degrees(self) -> Float[Array, " m"]:
         """Sum of each row without the diagonal."""
         return self._tiled(lambda weights: jnp.sum(weights, axis=1))
 
-    def scaled(self, scale: Float[Array, " n"]) -> Kernel:
+    def scaled(self, scale: Float[Array, " n"], own: Float[Array, " m"] | None = None) -> Kernel:
         """Kernel with weights scale_i · w_ij · scale_j."""
         return self._replace(scale=self.scale * scale)
 
-    def min_neighbor_label(self, labels: Int[Array, " n"]) -> Int[Array, " n"]:
+    def min_neighbor_label(self, labels: Int[Array, " n"], own: Int[Array, " m"] | None = None) -> Int[Array, " m"]:
         """Least label of each row and its neighbors, those whose weight is not rounded to 0."""
-        most = jnp.iinfo(labels.dtype).max
+        own, most = labels if own is None else own, jnp.iinfo(labels.dtype).max
         near = self._tiled(lambda weights: jnp.min(jnp.where(weights != 0, labels, most), axis=1))
-        return jnp.minimum(labels, near)
+        return jnp.minimum(own, near)
 
     def matrix(self) -> Matrix:
         """Dense affinity, for few rows."""
@@ -125,11 +137,70 @@ class Kernel(NamedTuple):
             return use(jnp.where(number[:, None] == numbers[None, :], 0, weights))
 
         numbers = jnp.arange(self.n, dtype=jnp.int32)
-        return map_rows(tile, (self.x, self.scale, numbers), tile=tile_rows(self.n, self.n, TILE))
+        rows = self.x, self.scale, numbers
+        if self.numbers is not None:
+            rows = self.x[self.numbers], self.scale[self.numbers], self.numbers
+        return map_rows(tile, rows, tile=tile_rows(rows[2].shape[0], self.n, TILE))
 
 
 Affinity = Graph | Matrix | Kernel
 """Symmetric non-negative weights between rows, as a linear operator."""
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["blocks"], meta_fields=["mesh"])
+@dataclass(frozen=True)
+class AffinityShards:
+    """Affinity of n rows in blocks of rows, one on each device; its interface is that of the others.
+
+    Attributes:
+        blocks: the blocks of all devices, as arrays over the mesh. The rows of a kernel are on every device.
+        mesh: of one axis, whose devices divide n.
+    """
+
+    blocks: Graph | Matrix | Kernel
+    mesh: Mesh
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.blocks.diagonal.shape[0]
+
+    @property
+    def diagonal(self) -> Float[Array, " n"]:
+        """Weights of rows to themselves."""
+        return self.blocks.diagonal
+
+    def multiply(self, v: Float[Array, "n b"]) -> Float[Array, "n b"]:
+        """Product without the diagonal with a block of vectors."""
+        return self._spread(lambda block, v: block.multiply(v), v)
+
+    def degrees(self) -> Float[Array, " n"]:
+        """Sum of each row without the diagonal."""
+        return self._spread(lambda block: block.degrees())
+
+    def scaled(self, scale: Float[Array, " n"]) -> AffinityShards:
+        """Affinity with weights scale_i · w_ij · scale_j."""
+        specs = _specs(self.blocks, self.mesh)
+        spread = partial(self._spread, out_specs=specs)
+        return AffinityShards(spread(lambda block, scale, own: block.scaled(scale, own), scale, own=scale), self.mesh)
+
+    def min_neighbor_label(self, labels: Int[Array, " n"]) -> Int[Array, " n"]:
+        """Least label of each row and its neighbors."""
+        return self._spread(lambda block, labels, own: block.min_neighbor_label(labels, own), labels, own=labels)
+
+    def matrix(self) -> AffinityShards:
+        """Dense affinity of a kernel, for few rows."""
+        row = rows_of(self.mesh).row
+        return AffinityShards(self._spread(lambda block: block.matrix(), out_specs=Matrix._make([row, row])), self.mesh)
+
+    def _spread(self, use: Callable[..., Any], *whole: Array, own: Array | None = None, out_specs: Any = None) -> Any:
+        """``use(block, *whole, own)`` on each device: its block, whole arrays, and the part of its rows of ``own``."""
+        specs = rows_of(self.mesh)
+        parts = () if own is None else (own,)
+        in_specs = (_specs(self.blocks, self.mesh), *(specs.whole for _ in whole), *(specs.row for _ in parts))
+        out_specs = specs.row if out_specs is None else out_specs
+        spread = jax.shard_map(use, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
+        return spread(self.blocks, *whole, *parts)
 
 
 class Laplacian(NamedTuple):
@@ -142,7 +213,7 @@ class Laplacian(NamedTuple):
         shift: (n,) added to the diagonal: 0, or 2 for padding, which gives it an eigenvalue of 3, above all others.
     """
 
-    normalized: Affinity
+    normalized: Affinity | AffinityShards
     sqrt_degrees: Float[Array, " n"]
     has_neighbors: Bool[Array, " n"]
     shift: Float[Array, " n"]
@@ -152,7 +223,7 @@ class Laplacian(NamedTuple):
         return (1 + self.shift[:, None]) * v - self.normalized.multiply(v)
 
 
-def laplacian(affinity: Affinity, present: Bool[Array, " n"] | None = None) -> Laplacian:
+def laplacian(affinity: Affinity | AffinityShards, present: Bool[Array, " n"] | None = None) -> Laplacian:
     """Normalized Laplacian of an affinity whose rows are padding where ``present`` is False; None for no padding."""
     degrees = affinity.degrees()
     sqrt_degrees = jnp.sqrt(jnp.where(degrees > 0, degrees, 1))
@@ -275,6 +346,33 @@ def gaussian_weights(x: Float[Array, "t d"], y: Float[Array, "n d"]) -> Float[Ar
 
 def _squared_differences(x, y):
     return over_columns(lambda a, b: jnp.square(a - b), (x,), (y,))
+
+
+def to_shards(affinity: Matrix | Kernel, mesh: Mesh) -> AffinityShards:
+    """Blocks of a dense affinity or a kernel on the devices of a mesh, which divide its rows."""
+    mesh = automatic(mesh)
+    if isinstance(affinity, Kernel):
+        affinity = affinity._replace(numbers=jnp.arange(affinity.n, dtype=jnp.int32))
+    return AffinityShards(_put(affinity, mesh), mesh)
+
+
+def graph_shards(matrix: scipy.sparse.csr_array, rows: int, mesh: Mesh) -> AffinityShards:
+    """Blocks of the graph of a checked matrix, of ``rows`` rows, which the devices of a mesh divide."""
+    mesh = automatic(mesh)
+    return AffinityShards(_put(host_graph(matrix, rows, mesh.size), mesh), mesh)
+
+
+def _specs(affinity: Graph | Matrix | Kernel, mesh: Mesh) -> Any:
+    """Specs of shard_map: all arrays have rows, but those of a kernel, of which the numbers alone have."""
+    specs = rows_of(mesh)
+    if isinstance(affinity, Kernel):
+        return Kernel._make([specs.whole, specs.whole, specs.row])
+    return jax.tree.map(lambda _: specs.row, affinity)
+
+
+def _put(affinity: Any, mesh: Mesh) -> Any:
+    shardings = jax.tree.map(partial(NamedSharding, mesh), _specs(affinity, mesh))
+    return jax.device_put(affinity, shardings)
 
 
 def cut_and_volume(

@@ -18,7 +18,8 @@ from jaxcluster.core import signals, validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
-from jaxcluster.ops.neighbors.exact_knn import k_nearest, nearest_rows
+from jaxcluster.ops.neighbors.exact_knn import k_nearest
+from jaxcluster.ops.neighbors.ring import nearest_rows_over
 from jaxcluster.ops.precomputed import check_distances
 from jaxcluster.types import Array, Float, Int
 
@@ -35,7 +36,8 @@ SPILL_COST = 2
 class Graph(NamedTuple):
     """Weighted undirected graph of n rows: a sparse symmetric matrix W.
 
-    Empty slots have weight 0. Two slots of a row may hold the same neighbor: their weights add up.
+    Empty slots have weight 0. Two slots of a row may hold the same neighbor: their weights add up. A block of m of n
+    rows is a graph too: its columns are numbers of all rows, and it multiplies blocks of vectors of all rows.
 
     Attributes:
         columns, weights: (n, width) neighbors of each row and the weights of the edges to them.
@@ -56,7 +58,7 @@ class Graph(NamedTuple):
         """Number of rows."""
         return self.diagonal.shape[0]
 
-    def multiply(self, v: Float[Array, "n b"]) -> Float[Array, "n b"]:
+    def multiply(self, v: Float[Array, "n b"]) -> Float[Array, "m b"]:
         """Product without the diagonal with a block of vectors."""
         out = _gather_product(self.columns, self.weights, v)
         if not self.spill_rows.shape[0]:
@@ -67,33 +69,35 @@ class Graph(NamedTuple):
         """Sum of each row without the diagonal."""
         return jnp.sum(self.weights, axis=1).at[self.spill_rows].add(jnp.sum(self.spill_weights, axis=1))
 
-    def scaled(self, scale: Float[Array, " n"]) -> Graph:
-        """Graph with weights scale_i · w_ij · scale_j."""
+    def scaled(self, scale: Float[Array, " n"], own: Float[Array, " m"] | None = None) -> Graph:
+        """Graph with weights scale_i · w_ij · scale_j; ``own`` is the scale of the rows of a block."""
+        own = scale if own is None else own
         return self._replace(
-            weights=self.weights * scale[:, None] * scale[self.columns],
-            spill_weights=self.spill_weights * scale[self.spill_rows, None] * scale[self.spill_columns],
-            diagonal=self.diagonal * scale * scale,
+            weights=self.weights * own[:, None] * scale[self.columns],
+            spill_weights=self.spill_weights * own[self.spill_rows, None] * scale[self.spill_columns],
+            diagonal=self.diagonal * own * own,
         )
 
-    def min_neighbor_label(self, labels: Int[Array, " n"]) -> Int[Array, " n"]:
-        """Least label of each row and its neighbors."""
+    def min_neighbor_label(self, labels: Int[Array, " n"], own: Int[Array, " m"] | None = None) -> Int[Array, " m"]:
+        """Least label of each row and its neighbors; ``own`` are the labels of the rows of a block."""
+        own = labels if own is None else own
         most = jnp.iinfo(labels.dtype).max
         out = jnp.min(jnp.where(self.weights != 0, labels[self.columns], most), axis=1)
         spilled = jnp.min(jnp.where(self.spill_weights != 0, labels[self.spill_columns], most), axis=1)
-        return jnp.minimum(labels, out.at[self.spill_rows].min(spilled))
+        return jnp.minimum(own, out.at[self.spill_rows].min(spilled))
 
 
-def neighbor_matrix(space: MetricSpace | DistanceOracle, k: int) -> scipy.sparse.csr_array:
+def neighbor_matrix(space: MetricSpace | DistanceOracle, k: int, mesh: Any = None) -> scipy.sparse.csr_array:
     """Adjacency ½(A + Aᵀ), (n, n) float64: A has a 1 at the k nearest rows of each row, itself among them.
 
-    Nearest rows do not depend on the unit of the rows.
+    Nearest rows do not depend on the unit of the rows. With a mesh they are searched for by its devices.
 
     Raises:
-        ValueError: k is not between 1 and n.
+        ValueError: k is not between 1 and n; a metric that `jaxcluster.ops.neighbors.ring` does not compute on a mesh.
     """
     if isinstance(space, MetricSpace):
         space, _ = rescale_space(space)
-    index, distances = nearest_rows(space, k)
+    index, distances = nearest_rows_over(space, k, mesh)
     rows = np.repeat(np.arange(space.n), k)
     there = np.isfinite(distances).ravel()  # a sparse matrix of distances may hold fewer than k of a row
     one_way = scipy.sparse.csr_array((np.ones(there.sum()), (rows[there], index.ravel()[there])), (space.n, space.n))
@@ -150,27 +154,43 @@ def from_matrix(matrix: Any, *, rows: int | None = None, name: str = "affinity")
     """
     matrix = check_affinity(matrix, name=name)
     check_range(matrix, name)
-    n = rows or matrix.shape[0]
+    return jax.device_put(host_graph(matrix, rows or matrix.shape[0]))
+
+
+def host_graph(matrix: Any, rows: int, blocks: int = 1) -> Graph:
+    """`from_matrix` of a checked matrix, on the host.
+
+    Args:
+        matrix: (n, n) weights, dense or SciPy sparse.
+        rows: number of rows of the graph.
+        blocks: number of blocks of equally many rows, which it divides. The spill lines of each follow each other, as
+            many of every block, and ``spill_rows`` count from its first row.
+    """
     entries = scipy.sparse.coo_array(scipy.sparse.csr_array(matrix))  # sorted by row
-    diagonal = np.zeros(n)
+    diagonal = np.zeros(rows)
     diagonal[: matrix.shape[0]] = matrix.diagonal()
     kept = (entries.row != entries.col) & (entries.data != 0)
     here, there, weights = (np.asarray(part)[kept] for part in (entries.row, entries.col, entries.data))
     signals.check_stopped()  # with thousands of neighbors each pass over the edges takes seconds
-    counts = np.bincount(here, minlength=n)
+    counts = np.bincount(here, minlength=rows)
     spills = [int(np.sum(np.maximum(-(-counts // width) - 1, 0))) for width in WIDTHS]
-    width, spill = min(zip(WIDTHS, spills, strict=True), key=lambda pair: pair[0] * (n + SPILL_COST * pair[1]))
-    lines = n + (padded_size(spill) if spill else 0)
+    width, spill = min(zip(WIDTHS, spills, strict=True), key=lambda pair: pair[0] * (rows + SPILL_COST * pair[1]))
+    # Spill lines of each block, and the most of any: blocks have the same shape.
+    further = np.maximum(-(-counts // width) - 1, 0).reshape(blocks, -1).sum(axis=1)
+    room = padded_size(int(further.max())) if spill else 0
     line, slot = _slot_positions(np, here, counts, width)
+    block = here // (rows // blocks)
+    line = np.where(line < rows, line, line + block * room - (np.cumsum(further) - further)[block])
     signals.check_stopped()
+    lines = rows + blocks * room
     slots, slot_weights, owners = (
         np.zeros((lines, width), np.int32),
         np.zeros((lines, width)),
         np.zeros(lines, np.int32),
     )
-    slots[line, slot], slot_weights[line, slot], owners[line] = there, weights, here
+    slots[line, slot], slot_weights[line, slot], owners[line] = there, weights, here % (rows // blocks)
     dtype = jax.dtypes.canonicalize_dtype(float)
-    return jax.device_put(_as_graph(slots, slot_weights.astype(dtype), owners, diagonal.astype(dtype)))
+    return _as_graph(slots, slot_weights.astype(dtype), owners, diagonal.astype(dtype))
 
 
 def check_affinity(matrix: Any, *, name: str = "affinity") -> Any:

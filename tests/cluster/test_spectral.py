@@ -19,6 +19,7 @@ from jaxcluster.cluster import spectral
 from jaxcluster.core import memory
 from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import as_affinity
+from jaxcluster.sharding import row_mesh
 from jaxcluster.types import Status
 
 
@@ -176,6 +177,15 @@ def test_many_rows_by_few_of_them(key):
     assert metrics.adjusted_rand_score(truth, spectral.predict(fit.state, new)) > 0.97
     np.testing.assert_array_equal(spectral.predict(fit.state, x), fit.labels)
     np.testing.assert_allclose(fit.state.eigenvalues[0], 0, atol=1e-10)
+
+
+def test_nystrom_over_devices_equals_one(key):
+    x = make_moons(299, noise=0.05, random_state=0)[0]
+    one, two = (spectral.nystrom(key, x, 2, gamma=30.0, landmarks=60, mesh=mesh) for mesh in (None, row_mesh()))
+    np.testing.assert_array_equal(one.labels, two.labels)
+    np.testing.assert_allclose(two.state.eigenvalues, one.state.eigenvalues, atol=1e-12)
+    with pytest.raises(ValueError, match="call it outside of jit"):
+        jax.eval_shape(lambda x: spectral.nystrom(key, x, 2, mesh=row_mesh()), x)
 
 
 def test_with_all_rows_as_landmarks_it_is_exact(key):

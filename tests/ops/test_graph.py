@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +16,13 @@ from sklearn.datasets import make_moons
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import kneighbors_graph
 
+from jaxcluster.core.shard import row_sharding
 from jaxcluster.ops import graph
-from jaxcluster.ops.affinity import as_affinity, kernel, laplacian
+from jaxcluster.ops.affinity import as_affinity, graph_shards, kernel, laplacian, to_shards
+from jaxcluster.sharding import row_mesh
+
+COLLECTIVES = r"(all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\("
+"""Collectives in a compiled program."""
 
 
 def dense(affinity):
@@ -56,6 +63,21 @@ def test_products_and_degrees_are_the_matrixs(pair):
     np.testing.assert_allclose(affinity.multiply(jnp.asarray(v)), loose @ v, atol=1e-4)
     np.testing.assert_allclose(affinity.degrees(), loose.sum(axis=1), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(dense(affinity.scaled(jnp.asarray(scale))), matrix * scale[:, None] * scale, atol=1e-5)
+
+
+def test_rows_over_devices_are_those_of_one(pair):
+    affinity, matrix = pair
+    if isinstance(affinity, graph.Graph):
+        shards = graph_shards(scipy.sparse.csr_array(matrix), affinity.n, row_mesh())
+    else:
+        shards = to_shards(affinity, row_mesh())
+    block = jax.device_put(jnp.eye(affinity.n), row_sharding(shards.mesh))
+    program = jax.jit(lambda shards, v: shards.multiply(v)).lower(shards, block).compile()
+    np.testing.assert_allclose(program(shards, block), dense(affinity) - np.diag(affinity.diagonal), atol=1e-6)
+    assert re.findall(COLLECTIVES, program.as_text()) == ["all-gather"]  # of the block
+    np.testing.assert_allclose(shards.degrees(), affinity.degrees(), rtol=1e-5, atol=1e-5)
+    if isinstance(affinity, graph.Graph):
+        np.testing.assert_array_equal(graph.components(shards), graph.components(affinity))
 
 
 def test_the_laplacian_is_scipys(pair):

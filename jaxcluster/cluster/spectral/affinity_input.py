@@ -9,11 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax.sharding import Mesh
 
 from jaxcluster.core import memory, validation
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.core.sparse_rows import is_sparse
-from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, scale_to_unit
+from jaxcluster.ops.affinity import (
+    Affinity,
+    AffinityShards,
+    Kernel,
+    Matrix,
+    as_affinity,
+    graph_shards,
+    kernel,
+    scale_to_unit,
+    to_shards,
+)
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
 from jaxcluster.ops.metric_space import as_metric_space, concrete_rows, float64_tables
 
@@ -76,8 +87,12 @@ def check_neighbors_memory(n: int, n_neighbors: int) -> None:
     memory.check(NEIGHBOR_BYTES * n * n_neighbors, edges, "Lower n_neighbors, or pass fewer rows.")
 
 
-def affinity_matrix(x: Any, affinity: str | Callable, n_neighbors: int) -> np.ndarray | scipy.sparse.csr_array:
+def affinity_matrix(
+    x: Any, affinity: str | Callable, n_neighbors: int, mesh: Mesh | None = None
+) -> np.ndarray | scipy.sparse.csr_array:
     """Checked affinity matrix of concrete rows, float64, dense or CSR, for any affinity but "rbf".
+
+    The nearest neighbors of rows are searched for by the devices of a mesh.
 
     Raises:
         ValueError, TypeError: see `ops.graph.check_affinity` and `ops.metric_space.as_metric_space`.
@@ -86,7 +101,7 @@ def affinity_matrix(x: Any, affinity: str | Callable, n_neighbors: int) -> np.nd
     if "nearest_neighbors" in str(affinity):
         check_neighbors_memory(count_samples(x), n_neighbors)
     if affinity == "nearest_neighbors":
-        return neighbor_matrix(as_metric_space(x), n_neighbors)
+        return neighbor_matrix(as_metric_space(x), n_neighbors, mesh)
     if affinity == "precomputed_nearest_neighbors":
         return neighbor_matrix(as_metric_space(x, "precomputed"), n_neighbors)
     if callable(affinity):
@@ -102,32 +117,39 @@ class PaddedAffinity(NamedTuple):
     """Affinity of n concrete rows in float64, padded to `padded_size`.
 
     Attributes:
-        affinity: weights over 4^exponent; rows from n on are padding.
+        affinity: weights over 4^exponent; rows from n on are padding. With a mesh, `AffinityShards`.
         n: number of rows.
         exponent: see `jaxcluster.ops.affinity.scale_to_unit`.
     """
 
-    affinity: Affinity
+    affinity: Affinity | AffinityShards
     n: int
     exponent: int
 
 
-def padded_affinity(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> PaddedAffinity:
-    """Padded affinity of concrete rows, under ``jax.enable_x64(True)``."""
+def padded_affinity(
+    x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int, mesh: Mesh | None = None
+) -> PaddedAffinity:
+    """Padded affinity of concrete rows, under ``jax.enable_x64(True)``; with a mesh its rows are spread over it."""
     if affinity == "rbf":
         # Not astype(float64): integers beyond 2^53 keep their differences.
         (x,) = float64_tables("sqeuclidean", concrete_rows(x))
         weights = kernel(x, gamma, padded=True)
+        if mesh is not None:
+            weights = to_shards(_padded_kernel(weights, -weights.n % mesh.size), mesh)
         return PaddedAffinity(_dense_kernel(weights) if weights.n**2 <= MAX_DENSE_KERNEL else weights, len(x), 0)
-    weights, exponent = scale_to_unit(affinity_matrix(x, affinity, n_neighbors))
+    weights, exponent = scale_to_unit(affinity_matrix(x, affinity, n_neighbors, mesh))
     n, rows = weights.shape[0], padded_size(weights.shape[0])
+    rows += 0 if mesh is None else -rows % mesh.size
     if scipy.sparse.issparse(weights):
-        return PaddedAffinity(from_matrix(weights, rows=rows), n, exponent)
+        graph = from_matrix(weights, rows=rows) if mesh is None else graph_shards(weights, rows, mesh)
+        return PaddedAffinity(graph, n, exponent)
     padding = (0, rows - n)
     diagonal = np.diagonal(weights).copy()
     weights = np.pad(weights, padding)
     np.fill_diagonal(weights, 0)
-    return PaddedAffinity(Matrix(jnp.asarray(weights), jnp.asarray(np.pad(diagonal, padding))), n, exponent)
+    dense = Matrix._make([weights, np.pad(diagonal, padding)])
+    return PaddedAffinity(jax.device_put(dense) if mesh is None else to_shards(dense, mesh), n, exponent)
 
 
 def traced_affinity(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> Affinity:
@@ -139,6 +161,10 @@ def traced_affinity(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: i
     if affinity == "precomputed_nearest_neighbors":
         return from_matrix(neighbor_matrix(as_metric_space(x, "precomputed"), n_neighbors))
     return as_affinity(affinity(x, x) if callable(affinity) else x, any_unit=True)
+
+
+def _padded_kernel(weights, short):
+    return Kernel(jnp.pad(weights.x, ((0, short), (0, 0))), jnp.pad(weights.scale, (0, short)))
 
 
 @jax.jit

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.affinity_input import count_samples
@@ -68,6 +69,7 @@ def fit(
     n_init: int | str = 10,
     tol: Any = 1e-4,
     max_steps: Any = MAX_STEPS,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Spectral clustering: clusters with little weight between them, an approximately minimal normalized cut.
 
@@ -76,7 +78,7 @@ def fit(
 
     Args:
         key: random key for the eigensolver and the labels.
-        x, affinity, gamma, n_neighbors, tol, max_steps: as in `embed`.
+        x, affinity, gamma, n_neighbors, tol, max_steps, mesh: as in `embed`; k-means is spread over the mesh too.
         k: number of clusters, static, 1 <= k <= n_samples.
         n_components: number of eigenvectors of the embedding; None for k, as "discretize" and "cluster_qr" require.
         assign_labels: "kmeans", "discretize" (rotation to indicators) or "cluster_qr" (deterministic).
@@ -103,10 +105,10 @@ def fit(
     solver_key, label_key = jax.random.split(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "tol": tol, "max_steps": max_steps}
     # Labels are assigned in the unit of the solver, in which no entry leaves the range of a dtype.
-    embedding, exponent = solve_embedding(solver_key, x, wide, drop_first=False, **options)
+    embedding, exponent = solve_embedding(solver_key, x, wide, drop_first=False, mesh=mesh, **options)
     status = jnp.asarray(embedding.status, jnp.int32)
     if assign_labels == "kmeans":
-        clusters = kmeans.fit(label_key, embedding.vectors, k, n_init=n_init)
+        clusters = kmeans.fit(label_key, embedding.vectors, k, n_init=n_init, mesh=mesh)
         labels = clusters.labels
         status = jnp.where(status == Status.CONVERGED, status_of_kmeans(clusters.status), status)
     elif assign_labels == "discretize":

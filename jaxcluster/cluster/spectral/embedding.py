@@ -17,11 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.spectral.affinity_input import check_options, count_samples, padded_affinity, traced_affinity
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.dtypes import publish, published_dtype
 from jaxcluster.core.iterate import advance, begin, status_of
+from jaxcluster.core.shard import check_own_mesh
 from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import Affinity, laplacian
 from jaxcluster.ops.graph import components
@@ -78,6 +80,7 @@ def embed(
     drop_first: bool = False,
     tol: Any = 1e-4,
     max_steps: Any = MAX_STEPS,
+    mesh: Mesh | None = None,
 ) -> Embedding:
     """Spectral embedding: the k smallest eigenvectors of L = I − D^-½WD^-½, W without its diagonal, over √degree.
 
@@ -101,6 +104,8 @@ def embed(
         tol: largest residual; smaller where eigenvalues are close, see `jaxcluster.ops.eigen.smallest_eigenpairs`. 0
             takes all steps.
         max_steps: most steps of the eigensolver.
+        mesh: of this process, over whose devices the rows of the graph, of its vectors and, for "nearest_neighbors",
+            of the search are spread; x is concrete, and sparse only where precomputed. None for one device.
 
     Returns:
         An `Embedding`; for concrete rows in float64 if they are float64 or integers, else float32.
@@ -110,11 +115,13 @@ def embed(
     """
     key = validation.check_key(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "drop_first": drop_first}
-    embedding, exponent = solve_embedding(key, x, k, **options, tol=tol, max_steps=max_steps)
+    embedding, exponent = solve_embedding(key, x, k, **options, tol=tol, max_steps=max_steps, mesh=mesh)
     return publish_embedding(embedding, x, exponent)
 
 
-def solve_embedding(key, x, k, *, affinity, gamma, n_neighbors, drop_first, tol, max_steps) -> tuple[Embedding, int]:
+def solve_embedding(
+    key, x, k, *, affinity, gamma, n_neighbors, drop_first, tol, max_steps, mesh=None
+) -> tuple[Embedding, int]:
     """`embed`, before the unit of the weights is restored.
 
     Returns:
@@ -130,10 +137,13 @@ def solve_embedding(key, x, k, *, affinity, gamma, n_neighbors, drop_first, tol,
     validation.check_positive("tol", tol, zero=True)
     validation.check_positive("max_steps", max_steps)
     static = _Static(count, bool(drop_first))
+    check_own_mesh(mesh, None if str(affinity).startswith("precomputed") else x)
     if isinstance(x, Affinity) or validation.is_traced(key, x, gamma, tol, max_steps):
+        if mesh is not None:
+            raise ValueError("mesh= takes concrete rows or a matrix of weights: call it outside of jit.")
         return _solve(static, key, traced_affinity(x, affinity, gamma, n_neighbors), n, tol, max_steps), 0
     with jax.enable_x64(True):
-        weights = padded_affinity(x, affinity, gamma, n_neighbors)
+        weights = padded_affinity(x, affinity, gamma, n_neighbors, mesh)
         host = jax.device_get(_solve(static, key, weights.affinity, n, tol, max_steps))
     return host._replace(vectors=host.vectors[:n]), weights.exponent
 

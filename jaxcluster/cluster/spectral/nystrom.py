@@ -16,21 +16,22 @@ Source: C. Fowlkes, S. Belongie, F. Chung and J. Malik, Spectral grouping using 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.affinity_input import check_gamma
 from jaxcluster.cluster.spectral.clustering import status_of_kmeans
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish, published_dtype
-from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
+from jaxcluster.core.fold import MAX, MIN, all_reduce, fold_rows, map_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import padded_size, prepare
+from jaxcluster.core.shard import axis_of, check_own_mesh, rows_of, solve_over_rows
 from jaxcluster.ops.affinity import gaussian_weights, unit_width
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.metric_space import concrete_rows
@@ -66,7 +67,14 @@ class NystromState(NamedTuple):
 
 
 def nystrom(
-    key: KeyArray, x: Any, k: int, *, gamma: Any = 1.0, landmarks: int = LANDMARKS, n_init: int | str = 10
+    key: KeyArray,
+    x: Any,
+    k: int,
+    *,
+    gamma: Any = 1.0,
+    landmarks: int = LANDMARKS,
+    n_init: int | str = 10,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Nyström approximation of `fit` with affinity "rbf" and k-means, in time and memory linear in n_samples.
 
@@ -80,6 +88,7 @@ def nystrom(
         gamma: γ of exp(−γ‖x − y‖²), in units of 1 / data units². Traced.
         landmarks: number of landmarks, drawn at random from the rows, static; at most all rows.
         n_init: number of initializations of k-means.
+        mesh: of this process, over whose devices concrete samples are spread; None for one device.
 
     Returns:
         `Fit` with a `NystromState`, labels (n_samples,) int32, and steps, status and history of k-means.
@@ -93,20 +102,22 @@ def nystrom(
     if validation.check_clusters(k, x.shape[0]) > m:
         raise ValueError(f"k={k} must be at most landmarks={m}. Pass more landmarks or a smaller k.")
     check_gamma(gamma)
+    check_own_mesh(mesh, x)
     kmeans.check_runs("k-means++", n_init)
     draw_key, label_key = jax.random.split(key)
     # Without replacement: a landmark drawn twice would make the landmarks' affinities singular.
     chosen = jax.random.permutation(draw_key, x.shape[0])[:m]
     if validation.is_traced(key, x, gamma):
-        prepared = prepare(x)
-        state, vectors = _fitted(k, prepared, gamma, chosen)
+        if mesh is not None:
+            raise ValueError("mesh= takes concrete rows: call it outside of jit.")
+        state, vectors = _fitted(k, prepare(x), gamma, chosen, None)
         clusters = kmeans.fit(label_key, vectors, k, n_init=n_init)
     else:
         x, dtype = concrete_rows(x), published_dtype(x)
         with jax.enable_x64(True):
-            state, vectors = _fitted(k, prepare(x.astype(np.float64)), gamma, np.asarray(chosen))
+            state, vectors = _fitted(k, prepare(x.astype(np.float64), mesh=mesh), gamma, np.asarray(chosen), mesh)
             state, vectors = jax.device_get((state, vectors))
-        clusters = kmeans.fit(label_key, publish(vectors[: len(x)], dtype), k, n_init=n_init)
+        clusters = kmeans.fit(label_key, publish(vectors[: len(x)], dtype), k, n_init=n_init, mesh=mesh)
     return clusters._replace(
         state=state._replace(centers=clusters.state.centers), status=status_of_kmeans(clusters.status)
     )
@@ -154,34 +165,51 @@ def _projection_of(state):
     return _Projection(*(jnp.asarray(each) for each in (state.landmarks, state.mix, state.projection)))
 
 
-def _fitted(k, prepared, gamma, chosen):
+def _fitted(k, prepared, gamma, chosen, mesh):
     """State without centers, and the embedding of the rows with padding."""
     points, frame = prepared.points, prepared.frame
     width = unit_width(gamma, frame.exponent, points.x.dtype)
     x = points.x * width
-    (landmarks, mix, projection), eigenvalues, vectors = _solve(k, x, x[chosen], points.weight)
+    static, arguments = _Static(k, axis_of(mesh)), (x, x[chosen], points.weight)
+    if mesh is None:
+        (landmarks, mix, projection), eigenvalues, vectors = _compiled_solve(static, *arguments)
+    else:
+        specs = rows_of(mesh)
+        in_specs, out_specs = (specs.row, specs.whole, specs.row), (specs.whole, specs.whole, specs.row)
+        solved = solve_over_rows(_solve, static, mesh, in_specs, out_specs, *arguments)
+        (landmarks, mix, projection), eigenvalues, vectors = solved
     centers = jnp.zeros((k, k), points.x.dtype)
     return NystromState(frame, width, landmarks, mix, projection, eigenvalues, centers), vectors
 
 
-@partial(jax.jit, static_argnums=0)
-def _solve(k, x, landmarks, present):
+class _Static(NamedTuple):
+    """Static options: each choice compiles a program of its own."""
+
+    k: int
+    axis_name: str | None
+
+
+def _solve(static, x, landmarks, present):
     """Projection, eigenvalues and embedding of the rows, of which those with ``present`` 0 are padding."""
+    k, axis_name = static
     features = _features(landmarks)
     tile = tile_rows(x.shape[0], landmarks.shape[0], TILE)
 
-    def rows_of(part):
+    def rows_of_tile(part):
         x, present = part
         return jnp.matmul(gaussian_weights(x, landmarks), features, precision=HIGHEST) * present[:, None]
 
-    total, _ = fold_rows(lambda part: (jnp.sum(rows_of(part), axis=0), ()), (x, present), tile=tile)
+    def total_of_tile(part):
+        return jnp.sum(rows_of_tile(part), axis=0), ()
+
+    total, _ = fold_rows(total_of_tile, (x, present), tile=tile, axis_name=axis_name)
 
     def products(part):
-        rows = rows_of(part)
+        rows = rows_of_tile(part)
         degrees = _at_least_one(jnp.matmul(rows, total, precision=HIGHEST))
         return jnp.matmul(rows.T, rows / degrees[:, None], precision=HIGHEST), ()
 
-    gram, _ = fold_rows(products, (x, present), tile=tile)
+    gram, _ = fold_rows(products, (x, present), tile=tile, axis_name=axis_name)
     values, rotation = jnp.linalg.eigh((gram + gram.T) / 2)
     values, rotation = values[::-1][:k], rotation[:, ::-1][:, :k]
     # Beyond the rank of the weights the eigenvectors are rounding: their columns are 0.
@@ -190,9 +218,16 @@ def _solve(k, x, landmarks, present):
     mix = jnp.matmul(features, total, precision=HIGHEST)
     vectors = _embed(x, _Projection(landmarks, mix, projection))
     kept = vectors * present[:, None]
-    negative = jnp.take_along_axis(kept, jnp.argmax(jnp.abs(kept), axis=0)[None], axis=0) < 0
+    least, greatest = (
+        all_reduce(jnp.min(kept, axis=0), axis_name, MIN),
+        all_reduce(jnp.max(kept, axis=0), axis_name, MAX),
+    )
+    negative = greatest < -least
     projection, vectors = (jnp.where(negative, -each, each) for each in (projection, vectors))
     return _Projection(landmarks, mix, projection), 1 - values, vectors
+
+
+_compiled_solve = jax.jit(_solve, static_argnums=0)
 
 
 @jax.jit
