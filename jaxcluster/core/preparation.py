@@ -149,7 +149,7 @@ def prepare(
         return _prepare_sparse(x, weights, frame, unit_rows)
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         raise ValueError("x is spread over several processes. Fit it inside shard_map, with axis_name=.")
-    device = next(iter(x.devices())) if isinstance(x, jax.Array) else None
+    device = _device_of(x) if isinstance(x, jax.Array) else None
     place = device if mesh is None else row_sharding(mesh)
     center = center and not unit_rows
     if mesh is not None and mesh.is_multi_process:
@@ -210,9 +210,13 @@ def unpad(per_row: Published, n: int, *, axis: int = -1) -> Published:
     kept[axis] = slice(n)
     if isinstance(per_row, np.ndarray):
         return per_row[tuple(kept)]
-    devices = per_row.devices()
-    # Over several devices, left to those of what it is computed with.
-    return jax.device_put(np.asarray(per_row)[tuple(kept)], next(iter(devices)) if len(devices) == 1 else None)
+    return jax.device_put(np.asarray(per_row)[tuple(kept)], _device_of(per_row))
+
+
+def _device_of(x):
+    """Device of an array; None for one over several, so that results go to the devices they are computed with."""
+    devices = x.devices()
+    return next(iter(devices)) if len(devices) == 1 else None
 
 
 def _prepare_host(x, weights, center, missing, frame, unit_rows, published, place, columns):

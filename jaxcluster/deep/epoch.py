@@ -263,8 +263,11 @@ class CompiledTrainer:
         return state._replace(params=params, rest=rest)
 
     def build_module(self, state: TrainState) -> ClusteringModule:
-        """A copy of the module with the variables of ``state``, in evaluation mode."""
-        module = nnx.merge(self.original_graphdef, *jax.tree.map(jnp.copy, (*state.params.values(), state.rest)))
+        """A copy of the module with the variables of ``state``, in evaluation mode; of a mesh on its first device."""
+        variables = jax.tree.map(jnp.copy, (*state.params.values(), state.rest))
+        if self.rows.batch_sharding is not None:
+            variables = jax.tree.map(lambda leaf: leaf.addressable_data(0), variables)
+        module = nnx.merge(self.original_graphdef, *variables)
         module.eval()
         return module
 

@@ -126,7 +126,7 @@ def train(
             epochs and there are to be more now. Without it a folder that holds checkpoints is refused.
         y: (n_samples,) labels or the like for modules that use them, passed on batch by batch.
         mesh: devices along one axis, see `jaxcluster.sharding.row_mesh`, that share the samples of each batch;
-            parameters and resident samples are on each. None for one device. Sums, those of batch normalization too,
+            parameters and resident samples are on each, the trained module on the first. None for one device. Sums, those of batch normalization too,
             are the same as on one device up to rounding.
 
     Returns:
@@ -321,12 +321,14 @@ def _no_clusters(tol, module):
     )
 
 
+def default_batch_size(n: int, mesh: Mesh | None, most: int = DEFAULT_BATCH_SIZE) -> int:
+    """Samples in a batch of n samples: ``most``, all if there are fewer, or a multiple of the devices below it."""
+    batch_size = min(most, n)
+    return batch_size if mesh is None or batch_size < mesh.size else batch_size - batch_size % mesh.size
+
+
 def _check_batch_size(batch_size, n, mesh):
-    if batch_size is None:
-        batch_size = min(DEFAULT_BATCH_SIZE, n)
-        batch_size -= 0 if mesh is None or batch_size < mesh.size else batch_size % mesh.size
-    else:
-        batch_size = validation.check_count("batch_size", batch_size)
+    batch_size = default_batch_size(n, mesh) if batch_size is None else validation.check_count("batch_size", batch_size)
     if batch_size > n:
         raise ValueError(f"batch_size={batch_size} is more than the {n} rows there are. Pass at most {n}.")
     if mesh is not None and (len(mesh.axis_names) != 1 or set(mesh.axis_types) != {AxisType.Auto}):

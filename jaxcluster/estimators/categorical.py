@@ -210,7 +210,7 @@ class PrototypeEstimator(ClusterMixin, Estimator):
         return [f"inertia {self.inertia_:.4g}", f"{self.n_iter_} step{'' if self.n_iter_ == 1 else 's'}"]
 
 
-@register("kmodes", objective="sum of mismatches", takes_processes=False, choices={"init": kmodes.INITS})
+@register("kmodes", objective="sum of mismatches", choices={"init": kmodes.INITS})
 @dataclass(eq=False, repr=False)
 class KModes(PrototypeEstimator):
     """k-modes clustering: every column holds categories, and a center is a mode.
@@ -309,7 +309,6 @@ class KModes(PrototypeEstimator):
 @register(
     "kprototypes",
     objective="sum of costs",
-    takes_processes=False,  # codes of categories are numbered in one process
     reported=("inertia_", "gamma_", "n_iter_"),
     choices={"init": kprototypes.INITS},
 )

@@ -30,6 +30,7 @@ IGNORE = "ignore"
 
 @register(
     "kmeans",
+    takes_processes=True,
     takes_sources=True,
     takes_missing=True,
     needs={"missing": {"missing": (IGNORE,)}},
@@ -208,7 +209,11 @@ class KMeans(CenterEstimator):
         return self._fit_from_starts(kmeans.fit_framed, X, runs, **options)
 
 
-@register("bisecting-kmeans", choices={"algorithm": ALGORITHMS, "bisecting_strategy": bisecting.STRATEGIES})
+@register(
+    "bisecting-kmeans",
+    takes_processes=True,
+    choices={"algorithm": ALGORITHMS, "bisecting_strategy": bisecting.STRATEGIES},
+)
 @dataclass(eq=False, repr=False)
 class BisectingKMeans(CenterEstimator):
     """Bisecting k-means: split one cluster in two until there are ``n_clusters``, with scikit-learn's parameters.

@@ -56,6 +56,8 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         sample_size: for "clara", size of a subsample; None for 80 + 4 × n_clusters.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
+        mesh: for "clara", devices that share the subsamples and the assignment of dense samples, such as
+            ``jaxcluster.sharding.row_mesh()``; None for one device.
 
     Attributes:
         medoid_indices_: (n_clusters,) int32 indices of the medoids.
@@ -87,6 +89,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
     random_state: Any = None
     order: Any = None
     metric_params: Any = None
+    mesh: Any = None
 
     @property
     def _n_features_out(self):
@@ -185,7 +188,9 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         options.update(weights=weights, max_steps=self.max_iter)
         if self.method == "clara":
             runs = self._n_runs(auto=5)
-            return kmedoids.clara(key, X, self.n_clusters, n_samples=runs, sample_size=self.sample_size, **options)
+            return kmedoids.clara(
+                key, X, self.n_clusters, n_samples=runs, sample_size=self.sample_size, mesh=self.mesh, **options
+            )
         runs = self._n_runs(auto=10 if isinstance(self.init, str) and self.init == "random" else 1)
         return kmedoids.fit(key, X, self.n_clusters, n_init=runs, **options)
 
@@ -195,6 +200,8 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         validation.check_count("max_iter", self.max_iter)
         k = validation.check_clusters(self.n_clusters, n, name="n_clusters")
         self._check_metric()
+        if self.method != "clara" and self.mesh is not None:
+            raise ValueError("mesh= is for method='clara': the distances of all pairs are held by one device.")
         if self.method == "clara":
             validation.check_choice("init", self.init, kmedoids.INITS)
             sample_rows(self.sample_size, k, n)

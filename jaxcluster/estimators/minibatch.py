@@ -29,7 +29,6 @@ AUTO_RESTARTS = 3
     reported=("inertia_", "n_iter_", "n_steps_"),
     starts=10,
     objective="smoothed inertia per row",
-    takes_processes=False,  # batches are drawn by one process
 )
 @dataclass(eq=False, repr=False)
 class MiniBatchKMeans(CenterEstimator):

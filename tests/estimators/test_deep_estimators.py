@@ -25,6 +25,7 @@ from jaxcluster import (
 from jaxcluster.deep import nets
 from jaxcluster.deep.views import GaussianNoise
 from jaxcluster.estimators.deep.scaling import scaled
+from jaxcluster.sharding import row_mesh
 
 MARGINS = {
     "AutoencoderKMeans": -0.02,
@@ -194,6 +195,14 @@ def test_a_run_cut_short_goes_on_to_the_same_end(blobs, tiny, method, tmp_path):
         np.testing.assert_array_equal(resumed.snapshots_[name], codes)
     with pytest.raises(ValueError, match=r"another configuration: latent is 2 there and 3 here"):
         method(4, **options | {"latent": 3}).fit(blobs.x, checkpoint_dir=tmp_path, resume=True)
+
+
+def test_two_devices_begin_and_one_goes_on(blobs, tiny, tmp_path):
+    options, whole = TINY | {"tol": None, "checkpoint_every": 1}, tiny(DCN)
+    DCN(4, **options | {"epochs": 2}, mesh=row_mesh()).fit(blobs.x, checkpoint_dir=tmp_path)
+    model = DCN(4, **options).fit(blobs.x, checkpoint_dir=tmp_path, resume=True)
+    np.testing.assert_allclose(model.history_, whole.history_, rtol=1e-4)
+    np.testing.assert_array_equal(model.labels_, whole.labels_)
 
 
 def test_saved_models_draw_and_predict_alike(blobs, tiny, tmp_path):

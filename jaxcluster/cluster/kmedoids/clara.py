@@ -19,10 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxcluster.cluster.kmedoids.distances import BUDGET, all_pairs, check_medoid_rows
 from jaxcluster.cluster.kmedoids.fasterpam import INITS, WeightedDistances, fasterpam
 from jaxcluster.cluster.kmedoids.fit import (
+    KMedoidsState,
     MetricSpec,
     Problem,
     ProblemScale,
@@ -46,6 +48,7 @@ from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.preparation import prepare
+from jaxcluster.core.shard import automatic, axis_of, check_own_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function
 from jaxcluster.types import Fit, KeyArray, Points, Status
@@ -71,6 +74,7 @@ def clara(
     weights: Any = None,
     tol: Any = 0.0,
     max_steps: Any = 100,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Cluster samples of the rows by FasterPAM, and all rows by the medoids with the least loss.
 
@@ -87,6 +91,8 @@ def clara(
         p: the power of "minkowski", at least 1.
         init: "build" or "random".
         weights, tol, max_steps: as in `fit`.
+        mesh: of this process, whose devices share the samples drawn and the assignment of all concrete dense rows, for
+            metrics that do not change where all rows are moved, cosine and correlation; None for one device.
 
     Returns:
         `Fit` with a `KMedoidsState`, labels (n_samples,) int32 and, of the best sample, steps, status, residual and the
@@ -107,6 +113,7 @@ def clara(
     validation.check_count("n_samples", n_samples)
     if weights is not None and not validation.is_traced(weights):
         check_positive_weights(validation.check_weights(weights, n), k)
+    _check_mesh(mesh, x, weights, metric)
     public_spec, config = MetricSpec(metric, float(p)), SearchOptions(k, init, 1, history_capacity(max_steps))
     if validation.is_traced(x, weights):
         prepared, spec = _prepare_traced(x, weights, metric), public_spec
@@ -115,7 +122,9 @@ def clara(
             memory.check_centers(k, x.shape[1], float_dtype(x.dtype))
         else:
             validation.check_finite(x)
-        framed = None if callable(metric) or is_sparse(x) else rows_in_frame(x, weights, metric)
+        framed = None if callable(metric) or is_sparse(x) else rows_in_frame(x, weights, metric, mesh)
+        if framed is None and mesh is not None:
+            raise ValueError(f"mesh= is not for metric={metric!r}, whose distances are computed on the host.")
         if framed is None:
             rows = x if is_sparse(x) else np.asarray(x)
             return _on_host(key, rows, weights, public_spec, k, init, n_samples, min(size, n), tol, max_steps)
@@ -124,6 +133,9 @@ def clara(
     # A sample of few rows includes the bucket's padding of weight 0: another n needs no other program.
     size = min(size, points.weight.shape[0])
     arguments = key, points, tol, max_steps
+    if mesh is not None:
+        fitted = _clara_over_devices(spec, config, n_samples, size, mesh, *arguments)
+        return to_public(fitted, x, weights, public_spec, scale)
     # A round of swaps, and the assignment of all rows once for as many rounds as there may be.
     work = n_samples * k * (size * size + points.x.size / max_steps) if not validation.is_traced(max_steps) else 0
     run = _clara_in_chunks if chunks.is_long(work, max_steps, *arguments) else _clara
@@ -179,6 +191,72 @@ def _clara_in_chunks(spec, config, n_samples, size, key, points, tol, max_steps)
     return _compiled_end(spec, config, points, fitted, medoids, labels)
 
 
+def _check_mesh(mesh, x, weights, metric):
+    if check_own_mesh(mesh, x) is None:
+        return
+    if validation.is_traced(x, weights):
+        raise ValueError("mesh= takes concrete rows: call it outside of jit.")
+    if callable(metric):
+        raise ValueError("mesh= is for named metrics: leave it out for a function.")
+
+
+def _clara_over_devices(spec, config, n_samples, size, mesh, key, points, tol, max_steps):
+    """`_clara` with the samples, and then the rows, spread over devices. Ctrl-C ends it after the search."""
+    mesh, count = automatic(mesh), n_samples + -n_samples % mesh.size
+    # Each device searches as many samples; those beyond n_samples repeat the first ones.
+    keys = jnp.resize(jax.random.split(key, n_samples), (count,))
+    index, rows, start_keys = _draw_samples(size, keys, points)
+    searched = _search_samples((spec, config), mesh, start_keys, rows, tol, max_steps)
+    fits, medoids, centers = jax.tree.map(lambda leaf: leaf[:n_samples], jax.device_get(searched))
+    specs = rows_of(mesh)
+    labels_spec = PartitionSpec(None, *specs.row)
+    in_specs, static = (specs.row, specs.whole), (spec, axis_of(mesh))
+    losses, _ = solve_over_rows(_assign_all, static, mesh, in_specs, (specs.whole, labels_spec), points, centers)
+    losses = np.asarray(losses)
+    best = int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
+    fitted = jax.tree.map(lambda leaf: leaf[best], fits)
+    medoids = jnp.asarray(np.asarray(index)[best][medoids[best]], jnp.int32)
+    status = jnp.int32(Status.INTERRUPTED if signals.interrupted() else fitted.status)
+    state = KMedoidsState(medoids, None, jnp.asarray(losses[best]), None, jnp.asarray(fitted.state.residual))
+    return Fit(state, None, jnp.asarray(fitted.steps), status, jnp.asarray(fitted.history))
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_samples(size, keys, points):
+    """Indices of all samples, their rows, and the keys of their initial medoids."""
+
+    def one(key):
+        sample_key, start_key = jax.random.split(key)
+        return _draw(sample_key, points.weight, size), start_key
+
+    index, start_keys = jax.lax.map(one, keys)
+    return index, Points(points.x[index], points.weight[index]), start_keys
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _search_samples(static, mesh, start_keys, rows, tol, max_steps):
+    """Fits of all samples, their medoids as indices of a sample, and the rows of these."""
+    spec, config = static
+
+    def one(key, rows):
+        table = WeightedDistances(all_pairs(rows.x, *spec), rows.weight)
+        limits = {"tol": tol, "max_steps": max_steps, "capacity": config.capacity}
+        fitted = fasterpam(table, initial_medoids(config, key, table, None), jnp.int32(config.k), **limits)
+        medoids = fitted.state.medoids
+        return _slim(fitted), medoids, rows.x[medoids]
+
+    row = rows_of(mesh).row
+    # Devices do not communicate: there is nothing whose variation over them has to be checked.
+    spread = jax.shard_map(partial(map_runs, one), mesh=mesh, in_specs=(row, row), out_specs=row, check_vma=False)
+    return spread(start_keys, rows)
+
+
+def _assign_all(static, points, centers):
+    """Losses of all rows with the medoids of each sample, and (n_samples, n) int32 labels."""
+    spec, axis_name = static
+    return jax.lax.map(lambda centers: _assign_to(spec, points, centers, axis_name), centers)
+
+
 def _sample(spec, size, key, points):
     """Indices of a sample, the distances within it, and the key of its initial medoids."""
     sample_key, start_key = jax.random.split(key)
@@ -207,14 +285,18 @@ def _assign_tiles(spec, points, medoids):
     Returns:
         The loss, and (n,) int32 labels.
     """
-    centers = points.x[medoids]
+    return _assign_to(spec, points, points.x[medoids])
+
+
+def _assign_to(spec, points, centers, axis_name=None):
+    """`_assign_tiles` to the rows of medoids."""
     distances_of = metric_function(spec.metric, p=spec.p)
 
     def tile(rows):
         distances = distances_of(rows.x, centers)
         return jnp.sum(rows.weight * jnp.min(distances, axis=1)), jnp.argmin(distances, axis=1).astype(jnp.int32)
 
-    return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], len(medoids), BUDGET))
+    return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], len(centers), BUDGET), axis_name=axis_name)
 
 
 _compiled_sample = jax.jit(_sample, static_argnums=(0, 1))

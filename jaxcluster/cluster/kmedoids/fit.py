@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.kmedoids.distances import (
     PRECOMPUTED,
@@ -244,19 +245,19 @@ def build_problem(x, weights, spec: MetricSpec, k: int) -> tuple[Problem, Metric
     return Problem(None, table, weighted.points.weight), spec, ProblemScale(frame, 1)
 
 
-def rows_in_frame(x, weights, metric: str) -> tuple[Prepared, str] | None:
-    """Concrete rows in a frame.
+def rows_in_frame(x, weights, metric: str, mesh: Mesh | None = None) -> tuple[Prepared, str] | None:
+    """Concrete rows in a frame, spread over a mesh.
 
     Returns:
         The prepared rows, and the metric for them; None for metrics that no translation leaves unchanged.
     """
     if metric in TRANSLATION_INVARIANT:
-        return prepare(x, weights), metric
+        return prepare(x, weights, mesh=mesh), metric
     if metric in ("cosine", "correlation"):
         # 1 − cos is half the squared distance of unit rows, which may be translated. Rows of zeros have no direction.
         unit = unit_rows(np.asarray(x)) if metric == "cosine" else standardized_rows(np.asarray(x))
         if unit.any(axis=1).all():
-            return prepare(np.sqrt(0.5) * unit, weights), "sqeuclidean"
+            return prepare(np.sqrt(0.5) * unit, weights, mesh=mesh), "sqeuclidean"
     return None
 
 

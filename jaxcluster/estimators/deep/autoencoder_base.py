@@ -179,6 +179,7 @@ class AutoencoderClusterer(DeepEstimator):
             return autoencoder, []
         layers_key, whole_key = jax.random.split(key)
         options = {"epochs": epochs, "batch_size": batch, "precision": self.precision, "resume": run.resume}
+        options["mesh"] = self.mesh
         phases = []
         if self.pretrain == "stacked":
             autoencoder, layers = pretrain_layers(
@@ -242,6 +243,7 @@ class AutoencoderClusterer(DeepEstimator):
             callbacks=self._callbacks(run, name, snapshots.for_phase(name, "features")),
             checkpoints=self._checkpoints(run, name),
             resume=run.resume,
+            mesh=self.mesh,
         )
         self._append_history("cluster", trained)
         return trained.module, "cluster", trained

@@ -23,7 +23,7 @@ from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
 from jaxcluster.deep.inference import check_weights, eval_copy, map_module, weights_of, with_weights
 from jaxcluster.deep.optimizers import check_optimizer, check_rate
-from jaxcluster.deep.trainer import TrainResult
+from jaxcluster.deep.trainer import DEFAULT_BATCH_SIZE, TrainResult, default_batch_size
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled, scaled
@@ -31,7 +31,7 @@ from jaxcluster.estimators.deep.selection import SELECT, check_start, finished, 
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.types import Absent, Array, Float, Status
 
-UNRELATED_PARAMS = frozenset({"epochs", "tol", "verbose", "checkpoint_every", "random_state", "select"})
+UNRELATED_PARAMS = frozenset({"epochs", "tol", "verbose", "checkpoint_every", "random_state", "select", "mesh"})
 """Parameters left out of a checkpoint's configuration: no training step depends on them, or checkpoints store their
 effect in another way."""
 
@@ -61,6 +61,8 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         precision: None for float32, "fast" for bfloat16 in the matrix products of the networks.
         verbose: 1 for a progress bar.
         checkpoint_every: epochs between checkpoints, in the folder that `fit` is given.
+        mesh: devices that share the samples of each batch, such as ``jaxcluster.sharding.row_mesh()``; None for one
+            device. ``batch_size="auto"`` is then a multiple of their number. Checkpoints may be resumed on others.
 
     Attributes:
         labels_: (n_samples,) int32.
@@ -100,9 +102,13 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     precision: str | None = None
     verbose: int = 0
     checkpoint_every: int = 10
+    mesh: Any = None
 
     EMBEDDING_METHOD: ClassVar[str] = "features"
     """Method of the module that gives the embedding of samples, for `transform` and the snapshots."""
+
+    BATCH_SIZE: ClassVar[int] = DEFAULT_BATCH_SIZE
+    """Samples in a batch by ``batch_size="auto"``, where there are as many."""
 
     _simple_start = None
     """The `jaxcluster.deep.start.Start` whose labels are kept."""
@@ -356,7 +362,9 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         check_start(self._simple_start, self.n_clusters, self.n_features_in_)
 
     def _batch(self, n: int) -> int:
-        return min(256, n) if isinstance(self.batch_size, str) else self.batch_size
+        return (
+            default_batch_size(n, self.mesh, self.BATCH_SIZE) if isinstance(self.batch_size, str) else self.batch_size
+        )
 
     def _check_params(self, n: int, d: int) -> None:
         super()._check_params(n, d)

@@ -82,6 +82,7 @@ class ClusterGAN(SinglePhaseEstimator, DeepEstimator):
     critic: Any = None
     learning_rate: Any = 1e-3
 
+    BATCH_SIZE: ClassVar[int] = DEFAULT_BATCH_SIZE
     MIN_STEPS: ClassVar[int] = 3_000
     MIN_EPOCH_STEPS: ClassVar[int] = 250
     MIN_EPOCHS: ClassVar[int] = 12
@@ -167,9 +168,6 @@ class ClusterGAN(SinglePhaseEstimator, DeepEstimator):
 
     def _optimizer(self, decay):
         return adam(self._rate(), b1=0.5, b2=0.9) if self.optimizer is None else self.optimizer
-
-    def _batch(self, n):
-        return min(DEFAULT_BATCH_SIZE, n) if self.batch_size == "auto" else self.batch_size
 
     def _collapse_cause(self, phase):
         return (

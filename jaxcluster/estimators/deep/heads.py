@@ -281,6 +281,7 @@ class TURTLE(HeadEstimator):
     inner_steps: int = 10
     inner_rate: float = 0.01
 
+    BATCH_SIZE: ClassVar[int] = TURTLE_BATCH_SIZE
     MIN_STEPS: ClassVar[int] = 1_000
 
     def _make(self, rngs, d):
@@ -293,9 +294,6 @@ class TURTLE(HeadEstimator):
             inner_rate=self.inner_rate,
             rngs=rngs,
         )
-
-    def _batch(self, n):
-        return min(TURTLE_BATCH_SIZE, n) if isinstance(self.batch_size, str) else self.batch_size
 
     def _check_params(self, n, d):
         super()._check_params(n, d)

@@ -83,6 +83,7 @@ class SinglePhaseEstimator(NetworkEstimator):
             callbacks=self._callbacks(run, "train", snapshots.for_phase("train", self.EMBEDDING_METHOD)),
             checkpoints=self._checkpoints(run, "train", decay_steps=decay),
             resume=run.resume,
+            mesh=self.mesh,
         )
         self._append_history("train", trained)
         self._publish(trained.module, trained, "train", rows, snapshots)
