@@ -126,8 +126,8 @@ def train(
             epochs and there are to be more now. Without it a folder that holds checkpoints is refused.
         y: (n_samples,) labels or the like for modules that use them, passed on batch by batch.
         mesh: devices along one axis, see `jaxcluster.sharding.row_mesh`, that share the samples of each batch;
-            parameters and resident samples are on each, the trained module on the first. None for one device. Sums, those of batch normalization too,
-            are the same as on one device up to rounding.
+            parameters and resident samples are on each, the trained module on the first. None for one device. Sums,
+            those of batch normalization too, are the same as on one device up to rounding.
 
     Returns:
         The trained module with its labels, history and status.
