@@ -33,7 +33,8 @@ from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity, status_with
-from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.padding import padded_clusters, padded_tol
+from jaxcluster.core.preparation import finalize, prepare, unpad
 from jaxcluster.core.processes import agree_on_status
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
@@ -78,13 +79,14 @@ class BisectingState(NamedTuple):
         """The inertia."""
         return self.inertia
 
-    def leave(self, frame: Frame) -> BisectingState:
-        """The same state out of the frame of its fit."""
-        return self._replace(
-            centers=frame.leave(self.centers),
+    def leave(self, frame: Frame, *, k: int) -> BisectingState:
+        """The same state out of the frame of its fit; of padded clusters the first k."""
+        return BisectingState(
+            centers=frame.leave(unpad(self.centers, k, axis=-2)),
             inertia=frame.unscale(self.inertia, length=2, weight=1),
-            weight=frame.unscale(self.weight, weight=1),
-            pairs=frame.leave(self.pairs),
+            weight=frame.unscale(unpad(self.weight, k), weight=1),
+            parents=unpad(self.parents, k - 1),
+            pairs=frame.leave(unpad(self.pairs, k - 1, axis=-3)),
         )
 
 
@@ -101,7 +103,7 @@ class _Leaves(NamedTuple):
 
 
 class _Static(NamedTuple):
-    """Static options: they change the compiled program."""
+    """Static options: they change the compiled program. ``k`` is the number of clusters with their padding."""
 
     k: int
     init: str
@@ -188,23 +190,30 @@ def fit_framed(
     validation.check_positive("max_steps", max_steps)
     if mesh is not None and callable(init):
         raise ValueError("init as a function is not supported with mesh=: pass a name.")
-    prepared = prepare(x, weights, axis_name=axis_name, mesh=mesh)
+    prepared = prepare(x, weights, axis_name=axis_name, pad_columns=True, mesh=mesh)
+    columns, splits = prepared.points.x.shape[1], k - 1
+    tol = padded_tol(tol, columns, x.shape[1])
     options = lloyd.LloydOptions(uniform=prepared.unit_weights, axis_name=axis_name)
     name = FROM_CENTERS if callable(init) else init
-    static = _Static(k, name, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
+    padded = None
+    if mesh is None and not callable(init):
+        # Another split is a step of the same loop: it costs what a fit of fewer clusters saves.
+        padded = padded_clusters(k, prepared.points.x.shape[0], 0, key, prepared.points, tol, max_steps)
+    static = _Static(padded or k, name, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
     if mesh is not None:
         specs = rows_of(mesh)
-        in_specs = (specs.whole, specs.row, specs.whole, specs.whole)
-        arguments = key, prepared.points, tol, max_steps
+        in_specs = (specs.whole, specs.row, specs.whole, specs.whole, specs.whole)
+        arguments = key, prepared.points, splits, tol, max_steps
         fitted, unresolved = solve_over_rows(_fit, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
     elif callable(init):
         rows = x if is_sparse(x) else np.asarray(x)
         fitted, unresolved = _fit_by_splits(static, init, rows, prepared, tol, max_steps)
-    elif chunks.is_long(2 * (k - 1) * runs * prepared.points.x.size, max_steps, key, prepared.points, tol):
-        fitted, unresolved = _fit_in_chunks(static, key, prepared.points, tol, max_steps)
+    elif chunks.is_long(2 * splits * runs * prepared.points.x.size, max_steps, key, prepared.points, tol):
+        fitted, unresolved = _fit_in_chunks(static, key, prepared.points, splits, tol, max_steps)
     else:
-        fitted, unresolved = _fit(static, key, prepared.points, tol, max_steps)
-    fitted = finalize(fitted, prepared, BisectingState.leave, length=2, weight=1)
+        fitted, unresolved = _fit(static, key, prepared.points, splits, tol, max_steps)
+    fitted = fitted._replace(history=unpad(fitted.history, splits))
+    fitted = finalize(fitted, prepared, partial(BisectingState.leave, k=k), length=2, weight=1)
     fitted = with_precision_status(fitted, x, prepared.frame, unresolved, nearest=False)
     return agree_on_status(fitted, mesh), prepared.frame
 
@@ -225,13 +234,23 @@ def predict(state: BisectingState, x: Any, *, frame: Frame | None = None) -> Int
     """
     x = check_rows(x)
     validation.check_width(x, state.centers.shape[1])
-    prepared = prepare(x, frame=frame_of(state.centers) if frame is None else frame)
-    labels = _predict(state.parents, prepared.frame.enter(state.pairs), prepared.points.x)
+    prepared = prepare(x, frame=frame_of(state.centers) if frame is None else frame, pad_columns=True)
+    parents, pairs = state.parents, prepared.frame.enter(state.pairs)
+    rows, columns = prepared.points.x.shape
+    if not validation.is_traced(pairs):
+        pairs = _with_columns(pairs, columns)
+    padded = padded_clusters(len(parents) + 1, rows, rows * columns, state, prepared.points)
+    if padded is not None:
+        # No sample has the label −1, so that the splits of padding divide nothing.
+        extra = (0, padded - 1 - len(parents))
+        parents = np.pad(np.asarray(parents), extra, constant_values=-1)
+        pairs = np.pad(pairs, (extra, (0, 0), (0, 0)))
+    labels = _predict(parents, pairs, prepared.points.x)
     return non_differentiable(prepared.unpad(labels), state, x)
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, tol, max_steps):
+def _fit(static, key, points, splits, tol, max_steps):
     norms, tol, leaves = _root(static, points, tol)
 
     def split(s, leaves):
@@ -239,28 +258,28 @@ def _fit(static, key, points, tol, max_steps):
         return _split(static, jax.random.fold_in(key, s), points, norms, leaves, parent, s, tol, max_steps)
 
     if static.k > 1:
-        leaves = jax.lax.fori_loop(0, static.k - 1, split, leaves)
-    return _finish(static, points, norms, leaves)
+        leaves = jax.lax.fori_loop(0, splits, split, leaves)
+    return _finish(static, points, norms, leaves, splits)
 
 
-def _fit_in_chunks(static, key, points, tol, max_steps):
+def _fit_in_chunks(static, key, points, splits, tol, max_steps):
     """`_fit` of concrete samples, a call for each split. Where Ctrl-C ends it the clusters that remain are empty."""
     norms, tol, leaves = _root(static, points, tol)
     work = static.runs * points.x.size * (2 + lloyd_run.PASS_CENTERS)
     split = _split_in_chunks if chunks.is_long(work, max_steps, points) else _compiled_split
-    for s in range(static.k - 1):
+    for s in range(splits):
         following = None
         if not signals.interrupted():
             following = split(static, key, points, norms, leaves, jnp.int32(s), tol, max_steps)
         if following is None:
-            return _interrupted(static, points, norms, leaves, s)
+            return _interrupted(static, points, norms, leaves, splits, s)
         leaves = following
-    return _finish(static, points, norms, leaves)
+    return _finish(static, points, norms, leaves, splits)
 
 
-def _interrupted(static, points, norms, leaves, s):
+def _interrupted(static, points, norms, leaves, splits, s):
     """Fit of the first s splits."""
-    fitted, unresolved = _finish(static, points, norms, leaves)
+    fitted, unresolved = _finish(static, points, norms, leaves, splits)
     return fitted._replace(steps=jnp.int32(s), status=jnp.int32(Status.INTERRUPTED)), unresolved
 
 
@@ -298,12 +317,12 @@ def _fit_by_splits(static, init, x, prepared, tol, max_steps):
     norms, tol, leaves = _root(static, points, tol)
     for s in range(static.k - 1):
         if signals.interrupted():
-            return _interrupted(static, points, norms, leaves, s)
+            return _interrupted(static, points, norms, leaves, static.k - 1, s)
         parent = _worst(static, leaves)
         in_parent = np.asarray(prepared.unpad(leaves.labels)) == int(parent)
         leaves = _split(
             static,
-            prepared.frame.enter(init(x[in_parent])),
+            _with_columns(prepared.frame.enter(init(x[in_parent])), points.x.shape[1]),
             points,
             norms,
             leaves,
@@ -312,19 +331,26 @@ def _fit_by_splits(static, init, x, prepared, tol, max_steps):
             tol,
             max_steps,
         )
-    return _finish(static, points, norms, leaves)
+    return _finish(static, points, norms, leaves, static.k - 1)
+
+
+def _with_columns(centers, columns):
+    """Concrete centers (…, d) with as many columns of zeros as pad the samples."""
+    centers = np.asarray(centers)
+    return np.pad(centers, [(0, 0)] * (centers.ndim - 1) + [(0, columns - centers.shape[-1])])
 
 
 @partial(jax.jit, static_argnums=0, inline=True)
-def _finish(static, points, norms, leaves):
+def _finish(static, points, norms, leaves, splits):
     inertia = jnp.sum(leaves.inertia)
-    status = status_with(Status.CONVERGED, incomplete=jnp.any(leaves.weight <= 0), objective=inertia)
+    empty = (leaves.weight <= 0) & (jnp.arange(static.k, dtype=jnp.int32) <= splits)
+    status = status_with(Status.CONVERGED, incomplete=jnp.any(empty), objective=inertia)
     unresolved = None
     if static.narrowed:
         squares = distances_to_assigned(points.x, leaves.centers, leaves.labels)
         unresolved = unresolved_samples(points.weight, norms, squares)
     state = BisectingState(leaves.centers, inertia, leaves.weight, leaves.parents, leaves.pairs)
-    return Fit(state, leaves.labels, jnp.int32(static.k - 1), status, leaves.history), unresolved
+    return Fit(state, leaves.labels, jnp.asarray(splits, jnp.int32), status, leaves.history), unresolved
 
 
 def _worst(static, leaves):

@@ -51,6 +51,7 @@ from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import NO_GRADIENT_OF_SPARSE_ROWS, non_differentiable
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
+from jaxcluster.core.padding import padded_tol
 from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.core.processes import agree_on_status
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
@@ -185,7 +186,8 @@ def fit_framed(
     name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name, pad_columns=True, mesh=mesh)
-    columns, tol = prepared.points.x.shape[1], _tol_of_padded(tol, prepared, x)
+    columns = prepared.points.x.shape[1]
+    tol = padded_tol(tol, columns, x.shape[1])
     capacity, size = history_capacity(max_steps), prepared.points.x.size
     padded = padded_number(k, prepared, name, mesh, key, constraints, tol, max_steps)
     unit_weights, narrowed = prepared.unit_weights, prepared.narrowed
@@ -252,7 +254,7 @@ def sweep(
     _check_options(metric, precision, max_steps)
     tol = validation.check_positive("tol", tol, zero=True)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", pad_columns=True)
-    tol = _tol_of_padded(tol, prepared, x)
+    tol = padded_tol(tol, prepared.points.x.shape[1], x.shape[1])
     most, shape = max(ks), (len(ks), n_seeds)
     padded = padded_number(most, prepared, init, None, key, tol, max_steps)
     unit_weights, narrowed = prepared.unit_weights, prepared.narrowed
@@ -268,12 +270,6 @@ def sweep(
     fits = fits._replace(state=fits.state._replace(centers=zero_inactive(fits.state.centers, active)))
     fits = fits._replace(**{name: jax.device_put(getattr(fits, name)) for name in ("labels", "steps", "status")})
     return with_precision_status(fits, x, prepared.frame, unresolved)
-
-
-def _tol_of_padded(tol, prepared, x):
-    """``tol`` for padded samples: its unit is the mean variance of the columns, which columns of zeros lower."""
-    columns, d = prepared.points.x.shape[1], x.shape[1]
-    return tol if columns == d else tol * (columns / d)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -21,9 +21,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxcluster.cluster.kmeans import predict, score, transform
+from jaxcluster.cluster.kmeans_state import padded_number
 from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
@@ -32,14 +34,15 @@ from jaxcluster.core.batching import map_runs
 from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import begin, history_capacity, status_with
-from jaxcluster.core.preparation import finalize, padded_size, prepare
+from jaxcluster.core.padding import padded_tol
+from jaxcluster.core.preparation import finalize, padded_size, prepare, unpad
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, shard_index, solve_over_rows, take_row
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
 from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.ops.rows import distances_to_assigned, squared_norms
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
+from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points, Published
 
 __all__ = ["MiniBatchState", "fit", "fit_framed", "init", "partial_fit", "predict", "score", "step", "transform"]
 
@@ -88,12 +91,15 @@ class MiniBatchState(NamedTuple):
             shift=frame.scale(self.shift, length=2),
         )
 
-    def leave(self, frame: Frame) -> MiniBatchState:
-        """The same state in the caller's coordinates and units."""
+    def leave(self, frame: Frame, *, k: int | None = None) -> MiniBatchState:
+        """The same state in the caller's coordinates and units; of padded clusters the first k."""
         smoothed, least = (frame.unscale(each, length=2) for each in (self.smoothed, self.least))
+        centers, counts = self.centers, self.counts
+        if k is not None:
+            centers, counts = unpad(centers, k, axis=-2), unpad(counts, k)
         return self._replace(
-            centers=frame.leave(self.centers),
-            counts=frame.unscale(self.counts, weight=1),
+            centers=frame.leave(centers),
+            counts=frame.unscale(counts, weight=1),
             inertia=frame.unscale(self.inertia, length=2, weight=1),
             smoothed=smoothed,
             least=least,
@@ -102,12 +108,12 @@ class MiniBatchState(NamedTuple):
 
 
 class _Static(NamedTuple):
-    """Static options: they change the compiled program."""
+    """Static options: they change the compiled program. ``drawn`` is the batch size with its padding."""
 
     k: int
     init: str
     runs: int
-    batch_size: int
+    drawn: int
     init_size: int
     narrowed: bool
     capacity: int
@@ -200,15 +206,19 @@ def fit_framed(
     validation.check_positive("max_epochs", max_epochs)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
     runs = 1 if name == FROM_CENTERS else validation.check_count("n_init", n_init)
-    prepared = prepare(x, weights, axis_name=axis_name, mesh=mesh)
+    prepared = prepare(x, weights, axis_name=axis_name, pad_columns=True, mesh=mesh)
+    columns = prepared.points.x.shape[1]
     # Sizes of programs follow the padded number of samples, so that close numbers share a program.
     most = max_epochs if validation.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
-    static = _Static(
-        k, name, runs, batch_size, min(init_size, padded_size(n)), prepared.narrowed, history_capacity(most), axis_name
-    )
-    patience = jnp.asarray(jnp.inf if max_no_improvement is None else max_no_improvement, jnp.float32)
-    limits = (tol, max_epochs, patience, reassignment_ratio)
-    arguments = key, prepared.points, constraints.enter(prepared.frame), limits
+    init_size, drawn = min(init_size, padded_size(n)), padded_size(batch_size, 1)
+    padded = padded_number(k, prepared, name, mesh, key, constraints, tol, max_epochs, max_no_improvement)
+    padded = None if padded is None or padded > init_size else padded
+    static = _Static(padded or k, name, runs, drawn, init_size, prepared.narrowed, history_capacity(most), axis_name)
+    patience = np.inf if max_no_improvement is None else max_no_improvement
+    patience = patience if validation.is_traced(patience) else np.float32(patience)
+    limits = (padded_tol(tol, columns, x.shape[1]), max_epochs, patience, reassignment_ratio, np.int32(batch_size))
+    inside = constraints.padded(k, padded).enter(prepared.frame, columns=columns)
+    arguments = key, prepared.points, inside, limits
     if mesh is not None:
         specs = rows_of(mesh)
         in_specs = (specs.whole, specs.row, specs.whole, specs.whole)
@@ -216,7 +226,7 @@ def fit_framed(
     else:
         work, shown = batch_size * x.shape[1] * k, partial(prepared.unscale, length=2)
         fitted, unresolved = _fit(static, *arguments, work=work, max_steps=most, shown=shown)
-    fitted = finalize(fitted, prepared, MiniBatchState.leave, length=2)
+    fitted = finalize(fitted, prepared, partial(MiniBatchState.leave, k=k), length=2)
     return with_precision_status(fitted, x, prepared.frame, unresolved), prepared.frame
 
 
@@ -281,24 +291,28 @@ def _partial_fit(key, state, points, n, reassignment_ratio):
 
 
 def _start(static, key, points, constraints, limits):
-    tol, max_epochs, patience, reassignment_ratio = limits
+    tol, max_epochs, patience, reassignment_ratio, size = limits
     n = count_rows(points.weight, static.axis_name)
-    max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n.astype(jnp.float32) / static.batch_size)).astype(jnp.int32))
+    max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n.astype(jnp.float32) / size)).astype(jnp.int32))
     init_key, batch_key = jax.random.split(key)
     sample_key, seed_key = jax.random.split(init_key)
     sample = draw_batch(sample_key, points, static.init_size, n, static.axis_name)
     tol = tol * mean_variance(points, squared_norms(points.x), axis_name=static.axis_name)
     one = jnp.ones((), points.x.dtype)
     loop = _LoopState(_seed(static, seed_key, sample, constraints), jnp.int32(0), one, one)
-    operands = batch_key, points, n, tol, patience, reassignment_ratio
+    operands = batch_key, points, n, constraints.active, (size, tol, patience, reassignment_ratio)
     return operands, begin(loop, static.capacity), 0, max_steps
 
 
-def _batch_step(static, batch_key, points, n, tol, patience, reassignment_ratio, loop):
+def _batch_step(static, batch_key, points, n, active, limits, loop):
+    size, tol, patience, reassignment_ratio = limits
     draw_key, reassign_key = jax.random.split(jax.random.fold_in(batch_key, loop.steps))
-    batch = draw_batch(draw_key, points, static.batch_size, n, static.axis_name)
-    size = jnp.int32(static.batch_size)
-    state, value = step(reassign_key, loop.state, batch, n=n, n_rows=size, reassignment_ratio=reassignment_ratio)
+    batch = draw_batch(draw_key, points, static.drawn, n, static.axis_name)
+    # Samples that pad the batch follow those of it, which are drawn as without them.
+    in_batch = jnp.arange(static.drawn, dtype=jnp.int32) < size
+    batch = batch._replace(weight=jnp.where(in_batch, batch.weight, 0))
+    counted = {"n": n, "n_rows": size, "active": active}
+    state, value = step(reassign_key, loop.state, batch, **counted, reassignment_ratio=reassignment_ratio)
     converged = (state.shift <= tol) & (tol > 0) & (loop.steps > 0)
     done = converged | (state.stale.astype(patience.dtype) >= patience)
     return _LoopState(state, loop.steps + 1, loop_residual(done, state.shift), value)
@@ -306,7 +320,7 @@ def _batch_step(static, batch_key, points, n, tol, patience, reassignment_ratio,
 
 def _end(static, fitted, operands, key, points, constraints, limits):
     state = fitted.state.state
-    labels, _ = nearest(points.x, state.centers)
+    labels, _ = nearest(points.x, state.centers, active=constraints.active)
     inertia = all_reduce(points.weight @ distances_to_assigned(points.x, state.centers, labels), static.axis_name)
     status = status_with(fitted.status, objective=inertia)
     unresolved = unresolved_about_means(points, state.centers, labels) if static.narrowed else None
@@ -333,7 +347,14 @@ class _LoopState(NamedTuple):
 
 
 def step(
-    key: KeyArray, state: MiniBatchState, batch: Points, *, n: Any, n_rows: Any, reassignment_ratio: Any
+    key: KeyArray,
+    state: MiniBatchState,
+    batch: Points,
+    *,
+    n: Any,
+    n_rows: Any,
+    reassignment_ratio: Any,
+    active: Bool[Array, " k"] | None = None,
 ) -> tuple[MiniBatchState, Float[Array, ""]]:
     """One step on a batch, in the frame of its samples.
 
@@ -344,13 +365,14 @@ def step(
         n: samples of the whole set, which sets the smoothing factor 2·n_rows/(n + 1) of the inertia.
         n_rows: samples of this batch.
         reassignment_ratio: as in `fit`.
+        active: (k,) mask of the centers that take part; None for all.
 
     Returns:
         The state after the batch, and the inertia of the batch per unit of weight.
     """
     k = state.counts.shape[0]
     fresh = jnp.sum(state.counts) == 0
-    labels, distance = nearest(batch.x, state.centers)
+    labels, distance = nearest(batch.x, state.centers, active=active)
     sums, weight = cluster_sums(batch, labels, k)
     counts = state.counts + weight
     updated = weight > 0
@@ -360,8 +382,10 @@ def step(
     shift = jnp.sum(jnp.square(centers - state.centers))
     since = state.since_redraw + n_rows
     # As scikit-learn: at once while some center has averaged nothing, else once a period.
-    due = jnp.any(state.counts == 0) | (since >= REASSIGNMENT_PERIOD * k)
-    centers, counts = _reassign_rare(key, centers, counts, batch, n_rows, reassignment_ratio, due)
+    unseen = state.counts == 0 if active is None else (state.counts == 0) & active
+    n_active = k if active is None else jnp.sum(active, dtype=jnp.int32)
+    due = jnp.any(unseen) | (since >= REASSIGNMENT_PERIOD * n_active)
+    centers, counts = _reassign_rare(key, centers, counts, batch, n_rows, reassignment_ratio, due, active)
     # Of the centers before the batch: those after it are fitted to it, and their inertia on it is too low.
     inertia = batch.weight @ distance
     total = jnp.sum(batch.weight)
@@ -373,10 +397,11 @@ def step(
     return update_ema(state, value, alpha, fresh=fresh), value
 
 
-def _reassign_rare(key, centers, counts, batch, n_rows, ratio, due):
+def _reassign_rare(key, centers, counts, batch, n_rows, ratio, due, active):
     """Put centers of low count on random samples of the batch, at most half as many as the batch has samples."""
     k = counts.shape[0]
-    rare = due & (counts < ratio * jnp.max(counts))
+    active = jnp.ones(k, bool) if active is None else active
+    rare = due & (counts < ratio * jnp.max(counts)) & active
     rank = jnp.argsort(jnp.argsort(jnp.where(rare, counts, jnp.inf))).astype(jnp.int32)
     rows = min(k, batch.weight.shape[0])
     # The largest of independent noise: distinct samples, all that have weight equally likely.
@@ -384,7 +409,7 @@ def _reassign_rare(key, centers, counts, batch, n_rows, ratio, due):
     _, drawn = jax.lax.top_k(jnp.where(batch.weight > 0, noise, -jnp.inf), rows)
     rare &= (rank < n_rows // 2) & (rank < rows)
     # A reassigned center gets the least count of the others, so that it is not rare again at once.
-    least_count = jnp.min(jnp.where(rare, jnp.inf, counts))
+    least_count = jnp.min(jnp.where(active & ~rare, counts, jnp.inf))
     centers = jnp.where(rare[:, None], batch.x[drawn[jnp.minimum(rank, rows - 1)]], centers)
     return centers, jnp.where(rare, least_count, counts)
 
@@ -395,8 +420,8 @@ def _seed(static, key, sample, constraints):
         return _initial_state(constraints.initial)
 
     def one(key):
-        centers = seed_centers(key, sample, static.k, init=static.init)
-        return centers, sample.weight @ nearest(sample.x, centers)[1]
+        centers = seed_centers(key, sample, static.k, init=static.init, active=constraints.active)
+        return centers, sample.weight @ nearest(sample.x, centers, active=constraints.active)[1]
 
     if static.runs == 1:
         return _initial_state(one(key)[0])

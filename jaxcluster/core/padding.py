@@ -52,6 +52,11 @@ def pad_active(active: Any, k: int, padded: int) -> Bool[Array, " padded"]:
     return jnp.asarray(mask)
 
 
+def padded_tol(tol: Any, columns: int, d: int) -> Any:
+    """``tol`` of d features padded to ``columns``: its unit is the mean variance of all, which columns of 0 lower."""
+    return tol if columns == d else tol * (columns / d)
+
+
 def padded_columns(n: int, d: int) -> int:
     """Number of columns that d columns of n samples are padded to: two sizes for each power of two."""
     if d > MAX_COLUMNS or n * d > MAX_ENTRIES:

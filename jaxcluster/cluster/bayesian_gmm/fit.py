@@ -50,10 +50,11 @@ from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
+from jaxcluster.core.padding import pad_active
 from jaxcluster.core.preparation import crushed_status, prepare
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Fit, Float, KeyArray
+from jaxcluster.types import Array, Bool, Fit, Float, KeyArray
 
 PRIOR_TYPES = ("dirichlet_process", "dirichlet_distribution")
 """Prior types of the mixture weights."""
@@ -78,11 +79,12 @@ class StaticOptions(NamedTuple):
 
 
 class TracedOptions(NamedTuple):
-    """Options that are traced; ``reg`` is in frame units²."""
+    """Options that are traced; ``reg`` is in frame units², and ``active`` a mask of the components but padding."""
 
     tol: float | Float[Array, ""]
     max_steps: int | Array
     reg: float | Float[Array, ""]
+    active: Bool[Array, " k"] | None = None
 
 
 class InitialState(NamedTuple):
@@ -198,6 +200,8 @@ def fit_framed(
     tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)
     prior_params = priors.check_prior(prior_params, covariance_type, x.shape[1])
+    if prior_params.weight_concentration is None:
+        prior_params = prior_params._replace(weight_concentration=1 / k)
     runs = validation.check_count("n_init", n_init)
     start, state = _check_init(init, vb, x.shape[0], k, x.shape[1])
     prepared = prepare(x, weights, axis_name=options.axis_name, mesh=mesh)
@@ -207,11 +211,15 @@ def fit_framed(
         center_init(start, frame, covariance_type, ridge, points),
         None if state is None else posterior_in_frame(state, frame, points.x.dtype, options.covariance)[1],
     )
-    static = StaticOptions(vb, k, start.method, 1 if _is_deterministic(initial) else runs, history_capacity(max_steps))
-    traced = TracedOptions(tol, max_steps, ridge.value)
-    prior = priors.center_prior(prior_params, frame, points.x.dtype)
+    runs, traced = 1 if _is_deterministic(initial) else runs, TracedOptions(tol, max_steps, ridge.value)
+    prior, padded = priors.center_prior(prior_params, frame, points.x.dtype), None
+    if mesh is None and not _is_deterministic(initial):
+        padded = em.padded_components(options, k, points, key, prior, traced)
+    if padded is not None:
+        traced = traced._replace(active=pad_active(None, k, padded))
+    static = StaticOptions(vb, padded or k, start.method, runs, history_capacity(max_steps))
     arguments = key, points, frame.weight_exponent, initial, prior, traced
-    work = static.runs * em.step_work(options, points.x.shape, k)
+    work = static.runs * em.step_work(options, points.x.shape, static.k)
     if mesh is not None:
         fitted, far = _solve_over_rows(static, mesh, arguments)
     elif chunks.is_long(work, max_steps, *arguments):
@@ -219,6 +227,8 @@ def fit_framed(
         fitted, far = _solve_in_chunks(static, *arguments, np.negative)
     else:
         fitted, far = _solve(static, *arguments)
+    if padded is not None:
+        fitted = fitted._replace(state=fitted.state.of_components(k))
     public = _finalize(options, fitted, far, x, prepared.local(), ridge)
     means = None if validation.is_traced(fitted, frame) else wide_means(fitted.state.means, frame)
     return FramedFit(public, frame, means)
@@ -236,7 +246,7 @@ def _finalize(options, fitted, far, x, prepared, ridge):
     frame, covariance_type = prepared.frame, options.covariance_type
     labels = prepared.unpad(fitted.labels)
     traced = validation.is_traced(fitted, frame, ridge)
-    if not traced and np.any(far):
+    if not traced and np.asarray(far).any():
         # The state is still in the frame of the fit: the identity frame leaves it there.
         identity = Frame(np.zeros(x.shape[1], np.float32))
         _, posterior = posterior_in_frame(fitted.state, identity, prepared.points.x.dtype, covariance_type.name)
@@ -246,7 +256,7 @@ def _finalize(options, fitted, far, x, prepared, ridge):
     status = fitted.status if traced else correct_rounding(fitted, x, prepared, covariance_type, labels)[0]
     status = crushed_status(status, prepared)
     k, d = fitted.state.means.shape
-    degrees = fitted.state.degrees_of_freedom
+    degrees = fitted.state.degrees_of_freedom if traced else np.asarray(fitted.state.degrees_of_freedom)
     total = degrees[0] * k if covariance_type.name == "tied" else degrees.sum()
     shift = bound_shift(frame, total, d)
     history = public_history(shift_bound(fitted.history, -1 * shift, frame), fitted.steps, frame)
@@ -304,8 +314,8 @@ def _solve_in_chunks(static, key, points, weight_exponent, initial, params, trac
     def run(key):
         clustering = None
         if initial.posterior is None:
-            clustering = cluster_in_chunks(options, static.method, key, points, initial.init, None, k)
-        samples, fit = _compiled_start(static, points, initial, prior, key, clustering)
+            clustering = cluster_in_chunks(options, static.method, key, points, initial.init, traced.active, k)
+        samples, fit = _compiled_start(static, points, initial, prior, traced, key, clustering)
         end.compile(fit)
         work = em.step_work(options, points.x.shape, k)
         limits = {"tol": traced.tol, "max_steps": traced.max_steps}
@@ -319,7 +329,7 @@ def _complete_prior(static, points, weight_exponent, params, traced):
     options, dtype = static.vb.em, points.x.dtype
     # The priors are added to weights as counts of samples, so the frame's power of two is removed from the weights.
     row = times_power_of_two(jnp.ones((), dtype), weight_exponent)
-    prior = priors.complete_prior(options, params, points, static.k, jnp.asarray(traced.reg).astype(dtype), row)
+    prior = priors.complete_prior(options, params, points, jnp.asarray(traced.reg).astype(dtype), row)
     return points._replace(weight=times_power_of_two(points.weight, -weight_exponent)), prior
 
 
@@ -341,14 +351,15 @@ def _best_run(static, points, initial, prior, traced, key):
 
 def _run(static, points, initial, prior, traced, key):
     """One run from one initialization; its state is a `VBState`."""
-    samples, fit = _start(static, points, initial, prior, key)
+    samples, fit = _start(static, points, initial, prior, traced, key)
     return advance(partial(step, static.vb, samples, prior), fit, tol=traced.tol, max_steps=traced.max_steps)
 
 
-def _start(static, points, initial, prior, key, clustering=None):
+def _start(static, points, initial, prior, traced, key, clustering=None):
     samples = em.transpose_points(points)
     if initial.posterior is None:
-        posterior, collapsed = _first_posterior(static, key, points, samples, initial.init, prior, clustering)
+        params = em.MStepParams(all_reduce(jnp.sum(points.weight), static.vb.em.axis_name), prior.reg, traced.active)
+        posterior, collapsed = _first_posterior(static, key, points, samples, initial.init, prior, params, clustering)
     else:
         posterior = with_factor(static.vb.em.covariance_type, initial.posterior)
         collapsed = jnp.zeros((static.k,), bool)
@@ -360,16 +371,14 @@ _compiled_start = jax.jit(_start, static_argnums=0)
 _compiled_end = jax.jit(_end, static_argnums=0)
 
 
-def _first_posterior(static, key, points, samples, init, prior, clustering):
+def _first_posterior(static, key, points, samples, init, prior, params, clustering):
     """Posterior of the initial responsibilities; that of no samples if their moments overflow."""
     vb, k = static.vb, static.k
     if init.means is not None:
         centers, responsibilities = init.means, one_hot_responsibilities(nearest(points.x, init.means)[0], k)
     else:
-        total = all_reduce(jnp.sum(points.weight), vb.em.axis_name)
-        centers, responsibilities = initial_responsibilities(
-            vb.em, static.method, key, points, init, em.MStepParams(total, prior.reg), k, clustering
-        )
+        arguments = vb.em, static.method, key, points, init, params, k, clustering
+        centers, responsibilities = initial_responsibilities(*arguments)
 
     # No mixture is known yet (None), but there are no missing values that would need one.
     def moments_about(reference):
@@ -377,5 +386,6 @@ def _first_posterior(static, key, points, samples, init, prior, clustering):
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in moments]))
         return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), moments), zero
 
-    updated, _ = recentered_m_step(vb, moments_about, jnp.where(jnp.isfinite(centers), centers, 0), prior)
+    reference = jnp.where(jnp.isfinite(centers), centers, 0)
+    updated, _ = recentered_m_step(vb, moments_about, reference, prior, params.active)
     return updated.posterior, updated.collapsed

@@ -26,6 +26,8 @@ from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import non_differentiable
+from jaxcluster.core.padding import pad_active
+from jaxcluster.core.preparation import unpad
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, Components, CovarianceType
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Published
 
@@ -93,6 +95,21 @@ class BayesianGMMState(NamedTuple):
             ),
         )
 
+    def of_components(self, k: int) -> BayesianGMMState:
+        """The same without the padding that follows the first k components."""
+        if self.weights.shape[-1] == k:
+            return self
+        tied = self.covariances.shape[0] == 1
+        return self._replace(
+            weight_concentration=unpad(self.weight_concentration, k),
+            mean_precision=unpad(self.mean_precision, k),
+            means=unpad(self.means, k, axis=-2),
+            degrees_of_freedom=self.degrees_of_freedom if tied else unpad(self.degrees_of_freedom, k),
+            covariances=self.covariances if tied else unpad(self.covariances, k, axis=0),
+            weights=unpad(self.weights, k),
+            collapsed=unpad(self.collapsed, k),
+        )
+
 
 def plug_in(state: BayesianGMMState) -> GMMState:
     """Mixture of the posterior means: expected weights, means, and inverses of the expected precisions."""
@@ -150,6 +167,27 @@ def posterior_in_frame(state: BayesianGMMState, frame: Frame, dtype: np.dtype, c
     return covariance_type, Posterior(*(jnp.asarray(each).astype(dtype) for each in arrays), factor=None)
 
 
+def pad_posterior(covariance_type: CovarianceType, posterior: Posterior, padded: int) -> Posterior:
+    """The same concrete posterior with ``padded`` components, those beyond its own inactive copies of the last."""
+    k = posterior.means.shape[0]
+
+    def pad(values: Any, axis: int = 0) -> Any:
+        extra = [(0, 0)] * np.ndim(values)
+        extra[axis] = (0, padded - k)
+        return np.pad(np.asarray(values), extra, mode="edge")
+
+    tied = covariance_type.name == "tied"
+    return Posterior(
+        pad(posterior.weight_concentration, -1),
+        pad(posterior.mean_precision),
+        pad(posterior.means),
+        posterior.degrees_of_freedom if tied else pad(posterior.degrees_of_freedom),
+        posterior.covariances if tied else pad(posterior.covariances),
+        None,
+        pad_active(None, k, padded),
+    )
+
+
 def with_factor(covariance_type: CovarianceType, posterior: Posterior) -> Posterior:
     """The posterior with the factor of its covariances."""
     covariances, factor, _ = covariance_type.factor(posterior.covariances, posterior.means.shape[1])
@@ -166,7 +204,7 @@ def state_in_frame(
         means=posterior.means,
         degrees_of_freedom=jnp.atleast_1d(posterior.degrees_of_freedom),
         covariances=public_covariances(covariance_type, posterior.covariances),
-        weights=expected_weights(posterior.weight_concentration),
+        weights=expected_weights(posterior.weight_concentration, posterior.active),
         lower_bound=lower_bound,
         collapsed=collapsed,
         residual=residual,
@@ -225,7 +263,10 @@ def _posterior(state, x, weights=None, *, frame=None):
     prepared, x, outside = rows_in_frame(plug_in(state), x, weights, frame=frame)
     covariance_type, posterior = posterior_in_frame(state, prepared.frame, prepared.points.x.dtype)
     options = em.EMOptions(covariance_type.name)
-    components, k = posterior_components(covariance_type, posterior), state.means.shape[0]
+    k = state.means.shape[0]
+    if (padded := em.padded_components(options, k, prepared.points, posterior)) is not None:
+        posterior = pad_posterior(covariance_type, posterior, padded)
+    components = posterior_components(covariance_type, posterior)
     return FramedPosterior(options, components, prepared, x, outside, state.means, k)
 
 

@@ -62,18 +62,18 @@ def center_prior(params: PriorParams, frame: Frame, dtype: np.dtype) -> PriorPar
 
 
 def complete_prior(
-    options: em.EMOptions, params: PriorParams, points: Points, k: int, reg: Float[Array, ""], row: Float[Array, ""]
+    options: em.EMOptions, params: PriorParams, points: Points, reg: Float[Array, ""], row: Float[Array, ""]
 ) -> Prior:
     """Prior with scikit-learn's defaults for the parameters that are None.
 
-    The defaults are a concentration of 1/k, a mean precision of 1, the mean of the data, d degrees of freedom, and the
-    unbiased covariance of the data, to which ``reg`` is added if it is singular. A sample of weight w counts w times.
+    The concentration, whose default depends on the number of components, is there. The defaults of the others are a
+    mean precision of 1, the mean of the data, d degrees of freedom, and the unbiased covariance of
+    the data, to which ``reg`` is added if it is singular. A sample of weight w counts w times.
 
     Args:
         options: of EM.
         params: checked, in the frame.
         points: samples in the frame.
-        k: number of components.
         reg: added to every variance (frame units²).
         row: () weight in the frame of a sample of weight 1.
     """
@@ -88,7 +88,7 @@ def complete_prior(
         return jnp.asarray(otherwise, dtype) if value is None else value
 
     return Prior(
-        weight_concentration=default(params.weight_concentration, 1 / k),
+        weight_concentration=params.weight_concentration,
         mean_precision=default(params.mean_precision, 1),
         mean=mean,
         degrees_of_freedom=default(params.degrees_of_freedom, d),

@@ -76,6 +76,8 @@ class Posterior(NamedTuple):
         degrees_of_freedom: (k,), or () tied.
         covariances: inverses of the mean precisions, in the shape of their type.
         factor: of the covariances.
+        active: (k,) mask of the components that are no padding, which come first; None for all. Padding has no
+            samples: its posterior is the prior, and counts nowhere.
     """
 
     weight_concentration: Float[Array, "*both k"]
@@ -84,10 +86,15 @@ class Posterior(NamedTuple):
     degrees_of_freedom: Float[Array, "*k"]
     covariances: Array
     factor: Factor | Absent
+    active: Bool[Array, " k"] | None = None
 
 
 def m_step(
-    options: VBOptions, moments: Moments, reference: Float[Array, "k d"], prior: Prior
+    options: VBOptions,
+    moments: Moments,
+    reference: Float[Array, "k d"],
+    prior: Prior,
+    active: Bool[Array, " k"] | None,
 ) -> tuple[Posterior, Bool[Array, " k"], Float[Array, " k"]]:
     """M-step: the posterior from moments of the samples about a reference.
 
@@ -108,7 +115,8 @@ def m_step(
     count, weight = moments.weight, joint.weight
     # All components share a tied precision, and its posterior gets the mean number of samples of a component.
     if covariance_type.name == "tied":
-        count, weight = jnp.sum(count) / k, jnp.sum(weight) / k
+        n_active = k if active is None else jnp.sum(active, dtype=weight.dtype)
+        count, weight = jnp.sum(count) / n_active, jnp.sum(weight) / n_active
 
     def each(values):
         return values.reshape(values.shape + (1,) * (scatter.ndim - values.ndim))
@@ -119,32 +127,44 @@ def m_step(
     total = prior_covariance + each(weight) * scatter + each(count) * ridge
     covariances, factor, repaired = covariance_type.factor(total / each(degrees), d)
     concentration = _concentration(options.process, moments.weight, prior.weight_concentration)
-    posterior = Posterior(concentration, joint.weight, reference + delta, degrees, covariances, factor)
-    return posterior, jnp.zeros((k,), bool) | repaired, em.mahalanobis_norm_sq(covariance_type, delta, factor)
+    posterior = Posterior(concentration, joint.weight, reference + delta, degrees, covariances, factor, active)
+    shift = masked(em.mahalanobis_norm_sq(covariance_type, delta, factor), active, 0)
+    return posterior, masked(jnp.zeros((k,), bool) | repaired, active, False), shift
 
 
 def variational_log_weights(posterior: Posterior) -> Float[Array, " k"]:
     """E log(weight·density) under the posterior less log N(x | mean, covariance), for each component (nats)."""
     d, degrees = posterior.means.shape[1], posterior.degrees_of_freedom
     bias = jnp.sum(digamma(_half_degrees(degrees, d)) - jnp.log(degrees / 2)[..., None], axis=-1)
-    return expected_log_weights(posterior.weight_concentration) + (bias - d / posterior.mean_precision) / 2
+    log_weights = expected_log_weights(posterior.weight_concentration, posterior.active)
+    return masked(log_weights + (bias - d / posterior.mean_precision) / 2, posterior.active, -jnp.inf)
 
 
-def expected_log_weights(concentration: Float[Array, "*both k"]) -> Float[Array, " k"]:
+def masked(values: Array, active: Bool[Array, " k"] | None, other: float) -> Array:
+    """``values`` (…, k) of the components in the mask ``active``, ``other`` for padding."""
+    return values if active is None else jnp.where(active, values, other)
+
+
+def expected_log_weights(
+    concentration: Float[Array, "*both k"], active: Bool[Array, " k"] | None = None
+) -> Float[Array, " k"]:
     """E log of the mixture weights under the posterior (nats)."""
     if concentration.ndim == 1:
-        return digamma(concentration) - digamma(jnp.sum(concentration))
+        return digamma(concentration) - digamma(jnp.sum(masked(concentration, active, 0)))
     stick, rest, total = digamma(_with_total(concentration))
     return stick - total + _sums_before(rest - total)
 
 
-def expected_weights(concentration: Float[Array, "*both k"]) -> Float[Array, " k"]:
+def expected_weights(
+    concentration: Float[Array, "*both k"], active: Bool[Array, " k"] | None = None
+) -> Float[Array, " k"]:
     """Mean of the mixture weights under the posterior, summing to 1; for a process, the weights of the mean sticks."""
     if concentration.ndim == 1:
+        concentration = masked(concentration, active, 0)
         return concentration / jnp.sum(concentration)
     # Sums of logarithms: a product of many short sticks would underflow.
     stick, rest, total = jnp.log(_with_total(concentration))
-    return jax.nn.softmax(stick - total + _sums_before(rest - total))
+    return jax.nn.softmax(masked(stick - total + _sums_before(rest - total), active, -jnp.inf))
 
 
 def row_entropy(responsibilities: Float[Array, "k n"]) -> Float[Array, " n"]:
@@ -155,10 +175,10 @@ def row_entropy(responsibilities: Float[Array, "k n"]) -> Float[Array, " n"]:
 def bound_without_entropy(posterior: Posterior) -> Float[Array, ""]:
     """Lower bound without the entropy of the responsibilities and without constants, as in scikit-learn (nats)."""
     k, d = posterior.means.shape
-    degrees = posterior.degrees_of_freedom
+    degrees, active = posterior.degrees_of_freedom, posterior.active
     wishart = jnp.broadcast_to(degrees * posterior.factor.log_det + _log_gamma_excess(degrees, d), (k,))
-    means = d * jnp.sum(jnp.log(posterior.mean_precision)) / 2
-    return jnp.sum(wishart) + _log_beta(posterior.weight_concentration) - means
+    means = d * jnp.sum(masked(jnp.log(posterior.mean_precision), active, 0)) / 2
+    return jnp.sum(masked(wishart, active, 0)) + _log_beta(posterior.weight_concentration, active) - means
 
 
 def _concentration(process, weight, prior):
@@ -182,11 +202,14 @@ def _sums_after(values):
     return _sums_before(values[::-1])[::-1]
 
 
-def _log_beta(concentration):
+def _log_beta(concentration, active):
     """Log beta function of a Dirichlet distribution, as a sum over its sticks; or that of the sticks of a process."""
     if concentration.ndim == 1:
+        concentration = masked(concentration, active, 0)
         concentration = jnp.stack([concentration[:-1], _sums_after(concentration)[:-1]])
-    return jnp.sum(_log_betas(concentration))
+        # The last component of a distribution has no stick; those of padding are of length 1.
+        active = None if active is None else active[1:]
+    return jnp.sum(masked(_log_betas(masked(concentration, active, 1)), active, 0))
 
 
 # log Γ of a large z is dominated by z·log z, most of which cancels in the sums below; in float32 the digits of the
@@ -304,6 +327,7 @@ def recentered_m_step(
     moments_about: Callable[[Float[Array, "k d"]], tuple[Moments, Float[Array, ""]]],
     reference: Float[Array, "k d"],
     prior: Prior,
+    active: Bool[Array, " k"] | None = None,
 ) -> tuple[VBUpdate, Float[Array, ""]]:
     """M-step whose moments are computed again about the new means if the reference was too far from them.
 
@@ -312,6 +336,7 @@ def recentered_m_step(
         moments_about: reference -> (moments of the samples about it, entropy of the responsibilities).
         reference: near the new means.
         prior: in the frame.
+        active: as in `Posterior`.
 
     Returns:
         The `VBUpdate`, and the rise of the lower bound by the shift of the means (nats).
@@ -319,11 +344,11 @@ def recentered_m_step(
 
     def update(reference):
         moments, entropy = moments_about(reference)
-        posterior, collapsed, shift = m_step(options, moments, reference, prior)
+        posterior, collapsed, shift = m_step(options, moments, reference, prior, active)
         return VBUpdate(posterior, collapsed, entropy), posterior.means, shift
 
     vb_update, shift = recenter_moments(update, reference)
-    return vb_update, vb_update.posterior.mean_precision @ shift / 2
+    return vb_update, vb_update.posterior.mean_precision @ shift / 2  # a shift of 0 for padding
 
 
 def step(options: VBOptions, samples: em.TransposedPoints, prior: Prior, state: VBState) -> VBState:
@@ -343,13 +368,15 @@ def step(options: VBOptions, samples: em.TransposedPoints, prior: Prior, state: 
         lambda reference: e_step(options, state.posterior, reference, samples),
         state.posterior.means,
         prior,
+        state.posterior.active,
     )
     bound = entropy + bound_without_entropy(posterior)
     not_finite = ~jnp.isfinite(bound)
     ulp = jnp.finfo(bound.dtype).eps * jnp.maximum(jnp.abs(bound), 1)
     change = bound - state.lower_bound
     cost = em.ridge_bound_cost(options.em.covariance_type, mean_mixture(state.posterior), state.collapsed, prior.reg)
-    rejected = not_finite | (change < -em.bound_slack(bound) - cost * jnp.sum(state.posterior.mean_precision))
+    total = jnp.sum(masked(state.posterior.mean_precision, state.posterior.active, 0))
+    rejected = not_finite | (change < -em.bound_slack(bound) - cost * total)
     bound_decrease = jnp.where(rejected & ~not_finite, -change, 0)
     certain = (change > MIN_CHANGE_ULPS * ulp) | (change < -em.LOWER_BOUND_SLACK_ULPS * ulp)
     change = jnp.where(certain, jnp.abs(change), gain)
@@ -367,6 +394,5 @@ def init_state(posterior: Posterior, collapsed: Bool[Array, " k"]) -> VBState:
 
 def mean_mixture(posterior: Posterior) -> Mixture:
     """Mixture of the posterior means."""
-    return Mixture(
-        expected_weights(posterior.weight_concentration), posterior.means, posterior.covariances, posterior.factor
-    )
+    weights = expected_weights(posterior.weight_concentration, posterior.active)
+    return Mixture(weights, posterior.means, posterior.covariances, posterior.factor)

@@ -45,7 +45,8 @@ from jaxcluster.core.fold import all_reduce, map_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity, status_with
-from jaxcluster.core.preparation import Prepared, crushed_status, prepare
+from jaxcluster.core.padding import pad_active, padded_clusters
+from jaxcluster.core.preparation import Prepared, crushed_status, prepare, unpad
 from jaxcluster.core.shard import axis_of, check_own_mesh, rows_of, solve_over_rows
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.matching import category_slots
@@ -209,27 +210,53 @@ def solve_checked(
     validation.check_positive("max_steps", max_steps)
     name, start = check_init(init, k, d, codes.shape[1])
     runs, capacity = check_runs(name, n_init), history_capacity(max_steps)
-    options = FitOptions(k, name, runs, prepared.unit_weights, capacity, prepared.narrowed, axis_of(mesh) or axis_name)
     problem = Problem(
         mixed_points(prepared, d, codes),
         category_slots(n_categories),
         cost_factors(gamma, prepared.frame, codes.shape[1]),
     )
+    padded = None if mesh is not None else _padded(k, problem.points, key, start, problem, tol, max_steps)
+    problem = problem if padded is None else problem._replace(active=pad_active(None, k, padded))
     if start is not None:
-        means = prepared.frame.enter(start.means) if d else jnp.zeros((k, 0), prepared.points.x.dtype)
-        start = jax.lax.stop_gradient(Prototypes(means, jnp.asarray(start.modes, jnp.int32)))
+        start = jax.lax.stop_gradient(_enter(start, prepared, padded))
+    uniform, narrowed = prepared.unit_weights, prepared.narrowed
+    options = FitOptions(padded or k, name, runs, uniform, capacity, narrowed, axis_of(mesh) or axis_name)
     arguments = key, problem, start, tol, max_steps
     if mesh is not None:
         specs = rows_of(mesh)
-        in_specs = (specs.whole, Problem._make([specs.row, specs.whole, specs.whole]), *[specs.whole] * 3)
+        in_specs = (specs.whole, Problem._make([specs.row, *[specs.whole] * 3]), *[specs.whole] * 3)
         return solve_over_rows(_solve, options, mesh, in_specs, (specs.fit, specs.row), *arguments)
     if not chunks.is_long(runs * step_work(problem.points, k), max_steps, *arguments):
-        return _solve(options, *arguments)
+        return _without_padding(_solve(options, *arguments), k)
 
     def shown(history):
         return _unscale_objective(history, gamma, prepared.frame, codes.shape[1])
 
-    return _solve_in_chunks(options, *arguments, shown)
+    return _without_padding(_solve_in_chunks(options, *arguments, shown), k)
+
+
+def _padded(k, points, *arguments):
+    """`padded_clusters` of rows of numbers and categories."""
+    return padded_clusters(k, points.weight.shape[0], points.x.size + points.codes.size, *arguments)
+
+
+def _enter(prototypes, prepared, padded):
+    """Prototypes of the caller in a frame, followed by copies up to ``padded``; None for no padding."""
+    means: Any = prototypes.means
+    modes: Any = prototypes.modes.astype(np.int32)
+    means = prepared.frame.enter(means) if means.shape[1] else np.zeros(means.shape, prepared.points.x.dtype)
+    if padded is not None:
+        extra = (0, padded - means.shape[0]), (0, 0)
+        means, modes = (np.pad(np.asarray(each), extra, mode="edge") for each in (means, modes))
+    return Prototypes(means, modes)
+
+
+def _without_padding(solved, k):
+    """The fit of the first k clusters, and the mask of the unresolved rows."""
+    fitted, unresolved = solved
+    state = fitted.state
+    prototypes = Prototypes(*(unpad(each, k, axis=-2) for each in state.prototypes))
+    return fitted._replace(state=state._replace(prototypes=prototypes, weight=unpad(state.weight, k))), unresolved
 
 
 def to_public(fitted: Fit, prepared: Prepared, gamma) -> Fit:
@@ -274,8 +301,8 @@ def predict(state: Any, x: Any, *, codes: Any, gamma: Any = None, frame: Frame |
     Raises:
         ValueError, TypeError: wrong shapes or values; a gradient with respect to labels, which have none.
     """
-    prepared, prototypes, points, factors, _ = _in_one_frame(state, x, codes, gamma, None, frame)
-    labels = _assign(prototypes, points, factors)[0]
+    prepared, prototypes, active, points, factors, _ = _in_one_frame(state, x, codes, gamma, None, frame)
+    labels = _assign(prototypes, points, factors, active)[0]
     return non_differentiable(prepared.unpad(labels), prototypes.means, x)
 
 
@@ -283,8 +310,8 @@ def score(
     state: Any, x: Any, *, codes: Any, gamma: Any = None, weights: Any = None, frame: Frame | None = None
 ) -> Float[Published, ""]:
     """Negative inertia of rows under any prototypes, (), higher is better; arguments as in `fit` and `predict`."""
-    prepared, prototypes, points, factors, gamma = _in_one_frame(state, x, codes, gamma, weights, frame)
-    _, squares, differing = _assign(prototypes, points, factors)
+    prepared, prototypes, active, points, factors, gamma = _in_one_frame(state, x, codes, gamma, weights, frame)
+    _, squares, differing = _assign(prototypes, points, factors, active)
     numeric = prepared.unscale(points.weight @ squares, length=2, weight=1)
     value = -(numeric + gamma * prepared.unscale(points.weight @ differing, weight=1))
     return value if validation.is_traced(value) else publish(value, prepared.dtype)
@@ -303,9 +330,14 @@ def prepare_mixed(x, codes, weights, axis_name=None, frame: Frame | None = None,
 
 def mixed_points(prepared: Prepared, d: int, codes) -> MixedPoints:
     """Rows in a frame, their codes padded as the numbers are."""
-    short = prepared.points.weight.shape[0] - codes.shape[0]
-    codes = jnp.pad(codes, ((0, short), (0, 0))) if short else jnp.asarray(codes)
-    return MixedPoints(prepared.points.x[:, :d], codes.astype(jnp.int32), prepared.points.weight)
+    x, weight = prepared.points
+    padded: Any = codes
+    short = weight.shape[0] - codes.shape[0]
+    if not validation.is_traced(codes):
+        padded = np.pad(np.asarray(codes), ((0, short), (0, 0)))  # on the host, where another number compiles nothing
+    elif short:
+        padded = jnp.pad(codes, ((0, short), (0, 0)))
+    return MixedPoints(x if x.shape[1] == d else x[:, :d], padded.astype(np.int32), weight)
 
 
 def default_gamma(prepared: Prepared, d: int, axis_name: str | None = None):
@@ -356,7 +388,7 @@ def _solve_in_chunks(options, key, problem, start, tol, max_steps, shown):
 
 def _finish(options, fitted, problem):
     """Fit with a `Solution`: exact costs from differences, gradients and the status; and the unresolved rows."""
-    points, _, factors = problem
+    points, _, factors, active = problem
     state, axis_name = fitted.state, options.axis_name
     labels, modes = state.assignment.labels, state.prototypes.modes
     means, squares, unresolved = state.prototypes.means, jnp.zeros_like(points.weight), None
@@ -369,7 +401,8 @@ def _finish(options, fitted, problem):
     squares_sum, mismatch_sum = all_reduce((points.weight @ squares, points.weight @ differing), axis_name)
     objective = factors.numeric * squares_sum + factors.mismatch * mismatch_sum
     weight = state.stats.weight
-    status = status_with(fitted.status, objective=objective, incomplete=jnp.any(weight <= 0))
+    empty = weight <= 0 if active is None else (weight <= 0) & active
+    status = status_with(fitted.status, objective=objective, incomplete=jnp.any(empty))
     solution = Solution(Prototypes(means, modes), squares_sum, mismatch_sum, objective, weight, state.residual)
     return Fit(solution, labels, fitted.steps, status, fitted.history), unresolved
 
@@ -379,11 +412,11 @@ _compiled_seeds = jax.jit(partial(seed_prototypes, axis_name=None), static_argnu
 
 
 @jax.jit
-def _assign(prototypes, points, factors):
+def _assign(prototypes, points, factors, active):
     k, d = prototypes.means.shape
     n, q = points.codes.shape
     tile = tile_size(jax.ShapeDtypeStruct((n, d + q), points.weight.dtype), k)
-    labels = map_rows(lambda rows: assign(prototypes, rows, factors)[0], points, tile=tile)
+    labels = map_rows(lambda rows: assign(prototypes, rows, factors, active)[0], points, tile=tile)
     squares = distances_to_assigned(points.x, prototypes.means, labels) if d else jnp.zeros_like(points.weight)
     differing = jnp.sum(points.codes != prototypes.modes[labels], axis=1, dtype=jnp.int32)
     return labels, squares, differing.astype(squares.dtype)
@@ -398,7 +431,7 @@ def _numbers(x, codes):
 
 
 def _in_one_frame(prototypes, x, codes, gamma, weights, frame):
-    """Prepared rows, prototypes and rows in one frame, the factors of costs there, and γ."""
+    """Prepared rows; prototypes, the mask of those that are no padding, and rows in one frame; the factors; and γ."""
     if isinstance(prototypes, KPrototypesState):
         gamma = prototypes.gamma if gamma is None else gamma
         prototypes = prototypes.centers, prototypes.modes
@@ -417,7 +450,9 @@ def _in_one_frame(prototypes, x, codes, gamma, weights, frame):
     if frame is None and d:
         frame = frame_of(validation.check_matrix(means, name="centers"))
     prepared = prepare_mixed(x, codes, weights, frame=frame if d else None)
-    means = prepared.frame.enter(means) if d else jnp.zeros(np.shape(means), prepared.points.x.dtype)
-    inside = Prototypes(means, jnp.asarray(modes, jnp.int32))
+    points = mixed_points(prepared, d, codes)
+    k, start = len(modes), Prototypes(validation.check_matrix(means, name="centers") if d else means, modes)
+    padded = _padded(k, points, start, gamma, prepared)
+    active = None if padded is None else pad_active(None, k, padded)
     factors = cost_factors(gamma, prepared.frame, codes.shape[1])
-    return prepared, inside, mixed_points(prepared, d, codes), factors, gamma
+    return prepared, _enter(start, prepared, padded), active, points, factors, gamma

@@ -137,11 +137,13 @@ class Problem(NamedTuple):
         points: the rows, in a frame.
         slots: of their categories.
         factors: of the costs.
+        active: (k,) mask of the clusters that are no padding; None for all.
     """
 
     points: MixedPoints
     slots: CategorySlots
     factors: CostFactors
+    active: Bool[Array, " k"] | None = None
 
 
 def cost_factors(gamma, frame: Frame, n_categorical: int) -> CostFactors:
@@ -263,14 +265,19 @@ def _bound_step(uniform, problem, state):
 _compiled_begin = jax.jit(begin_run, static_argnums=(0, 1, 2))
 
 
-def assign(prototypes: Prototypes, points: MixedPoints, factors: CostFactors) -> tuple[Array, Array, Array]:
-    """Cluster of each row of a tile; the lowest index of equals.
+def assign(
+    prototypes: Prototypes, points: MixedPoints, factors: CostFactors, active: Bool[Array, " k"] | None
+) -> tuple[Array, Array, Array]:
+    """Cluster of each row of a tile, one of those in the mask ``active``; the lowest index of equals.
 
     Returns:
         (n,) labels, squared distances and mismatches.
     """
     squares = squared_distances(points.x, prototypes.means)
     differing = mismatches(points.codes, prototypes.modes)
+    if active is not None:
+        squares = jnp.where(active, squares, jnp.inf)
+        differing = jnp.where(active, differing, points.codes.shape[1])
     # Relative to the fewest mismatches of the row: however large γ is, distances decide where these are equal.
     more = (differing - jnp.min(differing, axis=1, keepdims=True)).astype(squares.dtype)
     labels = jnp.argmin(squares + factors.gamma * more, axis=1).astype(jnp.int32)
@@ -296,10 +303,10 @@ def assignment_step(
         The statistics, the same on every device, and the assignment.
     """
     k, d = prototypes.means.shape
-    points, slots, factors = problem
+    points, slots, factors, active = problem
 
     def tile(points):
-        labels, squares, differing = assign(prototypes, points, factors)
+        labels, squares, differing = assign(prototypes, points, factors, active)
         sums, weight, categories = _cluster_stats(points, slots, labels, k, uniform)
         stats = PrototypeStats(sums, weight, categories, points.weight @ squares, points.weight @ differing)
         return stats, Assignment(labels, squares + factors.gamma * differing)
@@ -331,8 +338,9 @@ def relocate_empty_clusters(
     Returns:
         The statistics, and the (n,) labels that they belong to.
     """
-    points, slots, _ = problem
+    points, slots, _, active = problem
     empty = state.stats.weight <= 0
+    empty = empty if active is None else empty & active
 
     def relocate(carry):
         stats, labels = carry

@@ -51,7 +51,7 @@ def cao(key: KeyArray, problem: Problem, k: int, axis_name: str | None) -> Proto
 
     # Its first value has the device-varying type that it has inside shard_map.
     infinite = jnp.full_like(density, jnp.inf)
-    return jax.lax.fori_loop(1, k, add, (chosen, first, infinite + 0 * density))[0]
+    return jax.lax.fori_loop(1, _count(problem, k), add, (chosen, first, infinite + 0 * density))[0]
 
 
 def huang(key: KeyArray, problem: Problem, k: int, axis_name: str | None) -> Prototypes:
@@ -79,7 +79,12 @@ def huang(key: KeyArray, problem: Problem, k: int, axis_name: str | None) -> Pro
         return jax.tree.map(lambda all_rows, one: all_rows.at[j].set(one[0]), chosen, row), taken | same
 
     chosen = jax.tree.map(jnp.zeros_like, drawn)
-    return jax.lax.fori_loop(0, k, add, (chosen, points.weight < 0))[0]
+    return jax.lax.fori_loop(0, _count(problem, k), add, (chosen, points.weight < 0))[0]
+
+
+def _count(problem, k):
+    """Number of the clusters that are no padding."""
+    return k if problem.active is None else jnp.sum(problem.active, dtype=jnp.int32)
 
 
 def costs(problem: Problem, prototypes: Prototypes) -> Float[Array, "n k"]:

@@ -24,8 +24,8 @@ from jaxcluster.cluster.soft_kmeans.fit import (
     soft_assign,
     soft_stats,
     soft_update,
-    straight_through,
 )
+from jaxcluster.cluster.soft_kmeans.hard_choice import straight_through
 from jaxcluster.core.memory import guard_functions
 
 __all__ = [

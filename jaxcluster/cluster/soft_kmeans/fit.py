@@ -10,7 +10,6 @@ EM never raises the free energy. At a small σ² the exponentials underflow, so 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from jax.sharding import Mesh
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.inference import map_in_place
 from jaxcluster.cluster.gmm.state import scale_in_frame
+from jaxcluster.cluster.kmeans_state import padded_number
 from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
@@ -32,7 +32,7 @@ from jaxcluster.core.fold import all_reduce, fold_rows, map_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
-from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.preparation import finalize, prepare, unpad
 from jaxcluster.core.shard import axis_of, check_own_mesh, rows_of, solve_over_rows
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -41,7 +41,7 @@ from jaxcluster.ops.gaussian import COVARIANCE_TYPES, form_of
 from jaxcluster.ops.gaussian.covariance_type import product_over_rows, with_ones
 from jaxcluster.ops.gaussian.diagonal import square_distances
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
+from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points, Published
 
 UNDERFLOW_EXPONENT = 750.0
 """Exponent ‖x − c‖²/2σ², beyond that of the nearest center, from which on exp(−exponent) is 0 in float64 too."""
@@ -66,12 +66,15 @@ class SoftKMeansState(NamedTuple):
     weight: Float[Published, "*batch k"]
     residual: Float[Published, "*batch"]
 
-    def leave(self, frame: Frame) -> SoftKMeansState:
-        """The same state out of the frame of its fit."""
+    def leave(self, frame: Frame, *, k: int | None = None) -> SoftKMeansState:
+        """The same state out of the frame of its fit; of padded clusters the first k."""
+        centers, weight = self.centers, self.weight
+        if k is not None:
+            centers, weight = unpad(centers, k, axis=-2), unpad(weight, k)
         return SoftKMeansState(
-            frame.leave(self.centers),
+            frame.leave(centers),
             frame.unscale(self.objective, length=2, weight=1),
-            frame.unscale(self.weight, weight=1),
+            frame.unscale(weight, weight=1),
             frame.unscale(self.residual, length=2),
         )
 
@@ -160,10 +163,11 @@ def fit(
     prepared = prepare(x, weights, axis_name=axis_name, mesh=check_own_mesh(mesh, x))
     points, frame = prepared.points, prepared.frame
     known = _padded_known(known, points)
-    static = Static(k, name, history_capacity(max_steps), axis_of(mesh) or axis_name)
     variance = variance_in_frame(frame, variance, points.x.dtype)
-    arguments = key, points, constraints.enter(frame), known, variance, tol, max_steps
-    work = 4 * points.x.size * k  # distances, their exponentials and two sums
+    padded = padded_number(k, prepared, name, mesh, key, constraints, known, variance, tol, max_steps)
+    static = Static(padded or k, name, history_capacity(max_steps), axis_of(mesh) or axis_name)
+    arguments = key, points, constraints.padded(k, padded).enter(frame), known, variance, tol, max_steps
+    work = 4 * points.x.size * static.k  # distances, their exponentials and two sums
     if mesh is not None:
         specs = rows_of(mesh)
         in_specs = (specs.whole, specs.row, specs.whole, specs.row, specs.whole, specs.whole, specs.whole)
@@ -174,7 +178,7 @@ def fit(
     else:
         fitted = _fit(static, *arguments)
     unresolved = unresolved_about_means(points, fitted.state.centers, fitted.labels) if prepared.narrowed else None
-    fitted = finalize(fitted, prepared, SoftKMeansState.leave, length=2, weight=1)
+    fitted = finalize(fitted, prepared, partial(SoftKMeansState.leave, k=k), length=2, weight=1)
     return with_precision_status(fitted, x, frame, unresolved)
 
 
@@ -229,9 +233,9 @@ def check_known(known: Any, n: int, k: int) -> Int[Array, " n"]:
 
 
 def soft_assign(
-    distance: Float[Array, "k n"], variance: Float[Array, ""]
+    distance: Float[Array, "k n"], variance: Float[Array, ""], active: Bool[Array, " k"] | None = None
 ) -> tuple[Float[Array, " n"], Float[Array, "k n"]]:
-    """E-step of samples in columns, from squared distances (data units²).
+    """E-step of samples in columns, from squared distances (data units²) to the centers in the mask ``active``.
 
     Returns:
         (n,) free energy of each sample (data units²), and (k, n) responsibilities.
@@ -239,6 +243,8 @@ def soft_assign(
     # Relative to the least distance, which stands outside of the logarithm: at a small variance energies and
     # responsibilities stay finite, and so do their derivatives.
     k = distance.shape[0]
+    if active is not None:
+        distance = jnp.where(active[:, None], distance, jnp.inf)
     least = jnp.min(distance, axis=0)
     excess = distance - least[None, :]
     twice = 2 * variance
@@ -251,8 +257,13 @@ def soft_assign(
     scale = jnp.exp(jnp.log(constant) - jnp.log(jnp.where(soft, twice, 1)))
     logits = jnp.where(near, -jnp.where(near & soft, excess, 0) / constant * scale, -jnp.inf)
     log_sum, responsibilities = logsumexp.responsibilities(logits)
-    energy = least + jnp.where(soft, twice, 0) * (jnp.log(jnp.asarray(k, distance.dtype)) - log_sum)
+    energy = least + jnp.where(soft, twice, 0) * (_log_count(k, active, distance.dtype) - log_sum)
     return energy, responsibilities
+
+
+def _log_count(k, active, dtype):
+    """Logarithm of the number of centers that take part."""
+    return jnp.log(jnp.asarray(k, dtype) if active is None else jnp.sum(active, dtype=dtype))
 
 
 def soft_stats(
@@ -262,6 +273,7 @@ def soft_stats(
     *,
     known: Int[Array, " n"] | None = None,
     cluster_weight: Float[Array, " k"] | None = None,
+    active: Bool[Array, " k"] | None = None,
     axis_name: str | None = None,
 ) -> SoftStats:
     """E-step of all samples, folded into statistics; responsibilities exist for one tile at a time.
@@ -271,6 +283,7 @@ def soft_stats(
         variance: σ².
         known: the cluster that has all of a sample, −1 where the responsibilities tell.
         cluster_weight: (k,) p for responsibilities in proportion to p·exp(−‖x − c‖²/2σ²).
+        active: (k,) mask of the centers that take part; None for all.
         axis_name: the mapped axis over which samples are spread.
     """
     distances = distances_to(centers, variance, cluster_weight)
@@ -280,11 +293,12 @@ def soft_stats(
     def tile(rows):
         (x, weight), known = rows
         distance = distances(x)
-        energy, r = soft_assign(distance, variance)
+        energy, r = soft_assign(distance, variance, active)
         if known is not None:
             own = known[None, :] == jnp.arange(centers.shape[0], dtype=jnp.int32)[:, None]
             r = jnp.where(known[None, :] >= 0, own.astype(r.dtype), r)
-            own_energy = jnp.sum(jnp.where(own, distance, 0), axis=0) + 2 * variance * math.log(centers.shape[0])
+            log_count = _log_count(centers.shape[0], active, distance.dtype)
+            own_energy = jnp.sum(jnp.where(own, distance, 0), axis=0) + 2 * variance * log_count
             energy = jnp.where(known >= 0, own_energy, energy)
         sums = product_over_rows(r * weight[None, :], with_ones(x))
         return SoftStats(sums[:, 1:], sums[:, 0], weight @ energy), ()
@@ -323,7 +337,7 @@ def _fit(static, key, points, constraints, known, variance, tol, max_steps):
     best = partial(run_em, static)
     run = best if static.axis_name else vmap_in_chunks(best)
     fitted = run(*jax.lax.stop_gradient((points, constraints, known, variance, tol)), max_steps, key)
-    return finish(fitted, points, known, variance, static.axis_name)
+    return finish(fitted, points, known, variance, static.axis_name, constraints.active)
 
 
 def run_em(
@@ -342,26 +356,25 @@ def run_em(
 
 
 def _start(static, key, points, constraints, known, variance, tol, max_steps):
-    axis_name = static.axis_name
-    centers = constraints.initial
+    axis_name, centers, active = static.axis_name, constraints.initial, constraints.active
     if centers is None:
-        centers = seed_centers(key, points, static.k, init=static.init, axis_name=axis_name)
+        centers = seed_centers(key, points, static.k, init=static.init, active=active, axis_name=axis_name)
         centers = centers if known is None else _means_of_known(centers, points, known, axis_name)
     columns = em.transpose_points(points)
     tol = tol * mean_variance(points, squared_norms(points.x), axis_name=axis_name)
-    stats = soft_stats(centers, columns, variance, known=known, axis_name=axis_name)
+    stats = soft_stats(centers, columns, variance, known=known, active=active, axis_name=axis_name)
     state = EMState(centers, stats, jnp.asarray(jnp.inf, centers.dtype))
-    return (columns, known, variance), begin(state, static.capacity), tol, max_steps
+    return (columns, known, variance, active), begin(state, static.capacity), tol, max_steps
 
 
-def _step(static, columns, known, variance, state):
+def _step(static, columns, known, variance, active, state):
     centers = soft_update(state.stats, state.centers)
-    stats = soft_stats(centers, columns, variance, known=known, axis_name=static.axis_name)
+    stats = soft_stats(centers, columns, variance, known=known, active=active, axis_name=static.axis_name)
     return EMState(centers, stats, jnp.sum(jnp.square(centers - state.centers)))
 
 
 def _end(static, fitted, operands, key, points, constraints, known, variance, tol, max_steps):
-    return finish(fitted, points, known, variance, static.axis_name)
+    return finish(fitted, points, known, variance, static.axis_name, constraints.active)
 
 
 long_fit = chunks.Loop(_start, _step, _end)
@@ -373,6 +386,7 @@ def finish(
     known: Int[Array, " n"] | None,
     variance: Float[Array, ""],
     axis_name: str | None,
+    active: Bool[Array, " k"] | None = None,
 ) -> Fit:
     """Labels, implicit gradients and status of a run, in its frame.
 
@@ -382,16 +396,18 @@ def finish(
         known: as in `fit`.
         variance: σ² of the fit, in the frame.
         axis_name: the mapped axis over which samples are spread.
+        active: (k,) mask of the centers that take part; None for all.
     """
-    constant, inputs = fitted.state, (points, known, variance)
+    constant, inputs = fitted.state, (points, known, variance, active)
     centers = implicit_fixed_point(partial(_em_map, axis_name), constant.centers, *inputs)
     summary = (constant.stats.weight, constant.stats.energy)
     weight, energy = with_derivative_of(partial(_summary, axis_name), summary, centers, *inputs)
-    labels, _ = nearest(jax.lax.stop_gradient(points.x), constant.centers)
+    labels, _ = nearest(jax.lax.stop_gradient(points.x), constant.centers, active=active)
     labels = labels if known is None else jnp.where(known >= 0, known, labels)
     # The threshold of the M-step: a cluster below it keeps its center.
-    empty = jnp.any(constant.stats.weight <= jnp.finfo(weight.dtype).tiny)
-    status = status_with(fitted.status, incomplete=empty, objective=energy)
+    empty = constant.stats.weight <= jnp.finfo(weight.dtype).tiny
+    empty = empty if active is None else empty & active
+    status = status_with(fitted.status, incomplete=jnp.any(empty), objective=energy)
     state = SoftKMeansState(centers, energy, weight, constant.residual)
     return Fit(state, labels, fitted.steps, status, fitted.history)
 
@@ -407,7 +423,10 @@ def variance_in_frame(frame: Frame, variance, dtype) -> Float[Array, ""]:
 def _padded_known(known, points):
     if known is None:
         return None
-    return jnp.pad(known, (0, points.weight.shape[0] - known.shape[0]), constant_values=-1)
+    extra = (0, points.weight.shape[0] - known.shape[0])
+    if validation.is_traced(known):
+        return jnp.pad(known, extra, constant_values=-1)
+    return np.pad(np.asarray(known), extra, constant_values=-1)
 
 
 def _means_of_known(centers, points, known, axis_name):
@@ -417,14 +436,14 @@ def _means_of_known(centers, points, known, axis_name):
     return jnp.where(weight[:, None] > 0, sums / jnp.where(weight > 0, weight, 1)[:, None], centers)
 
 
-def _em_map(axis_name, centers, points, known, variance):
+def _em_map(axis_name, centers, points, known, variance, active):
     """EM step as a function of centers and data, which reverse mode can differentiate."""
-    stats = soft_stats(centers, em.transpose_points(points), variance, known=known, axis_name=axis_name)
+    stats = soft_stats(centers, em.transpose_points(points), variance, known=known, active=active, axis_name=axis_name)
     return soft_update(stats, centers)
 
 
-def _summary(axis_name, centers, points, known, variance):
-    stats = soft_stats(centers, em.transpose_points(points), variance, known=known, axis_name=axis_name)
+def _summary(axis_name, centers, points, known, variance, active):
+    stats = soft_stats(centers, em.transpose_points(points), variance, known=known, active=active, axis_name=axis_name)
     return stats.weight, stats.energy
 
 
@@ -456,36 +475,3 @@ def _responsibilities(centers, x, variance):
 def _mapped_responsibilities(tile, centers, x, variance):
     distances = distances_to(centers, variance)
     return map_rows(lambda rows: soft_assign(distances(rows.T), variance)[1].T, x, tile=tile)
-
-
-def straight_through(probs: Any) -> Float[Array, "*batch k"]:
-    """Straight-through estimator: one-hot of the greatest of k probabilities, with the derivative of the identity.
-
-    Of equal probabilities the first is taken. The gradient is biased, and good enough to train through a choice. NaN
-    gives NaN.
-
-    Args:
-        probs: (…, k) floating probabilities.
-
-    Returns:
-        (…, k) one-hot vectors.
-
-    Raises:
-        TypeError: probabilities that are not floating.
-        ValueError: no last axis, or an empty one.
-
-    Source: Y. Bengio, N. Léonard and A. Courville, Estimating or propagating gradients through stochastic neurons for
-    conditional computation, arXiv:1308.3432 (2013).
-    """
-    probs = jnp.asarray(probs)
-    if not jnp.issubdtype(probs.dtype, jnp.floating):
-        raise TypeError(f"probs have dtype {probs.dtype}, which has no gradient. Pass floating numbers.")
-    if probs.ndim == 0 or probs.shape[-1] == 0:
-        raise ValueError(f"probs must have shape (…, k) with k >= 1, got {probs.shape}.")
-    hard = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1], dtype=probs.dtype)
-    unknown = jnp.any(jnp.isnan(probs), axis=-1, keepdims=True)
-    return with_derivative_of(_identity, jnp.where(unknown, jnp.nan, hard), probs)
-
-
-def _identity(probs):
-    return probs
