@@ -39,6 +39,7 @@ linkcheck_report_timeouts_as_broken = False
 linkcheck_ignore = [r"https://doi\.org/", r"https://dl\.acm\.org/"]
 
 html_theme = "pydata_sphinx_theme"
+html_context = {"default_mode": "auto"}  # without it the theme warns in the console at the first visit
 html_title = "jaxcluster"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
