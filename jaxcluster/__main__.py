@@ -1,5 +1,8 @@
 """The program ``jaxcluster``, also as ``python -m jaxcluster``."""
 
+import os
+import sys
+
 from jaxcluster.core.signals import SignalWatcher
 
 
@@ -11,8 +14,23 @@ def main() -> None:
         from jaxcluster.cli import app
 
         app(prog_name="jaxcluster")
+    except OSError as error:
+        if not _stdout_fails():
+            raise
+        print(f"Error: standard output: {error.strerror}.", file=sys.stderr)
+        raise SystemExit(2) from error
     finally:
         watch.end()
+
+
+def _stdout_fails() -> bool:
+    """True if standard output cannot be written to, as on a full disk; what is left for it is then discarded."""
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -184,7 +184,11 @@ def partial_run(out: Path, settings: Mapping[str, Any], *, resume: bool) -> Iter
         with user_errors():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            write_sealed(folder / SETTINGS, settings)
+            try:
+                write_sealed(folder / SETTINGS, settings)
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
     def leave() -> None:
         if _has_checkpoints(folder):

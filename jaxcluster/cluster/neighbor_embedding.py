@@ -73,6 +73,9 @@ TRANSFORM_STEPS = 50
 TRANSFORM_NEGATIVES = 256
 """Samples of the map that repel a new sample."""
 
+EDGE_BYTES = 160
+"""Bytes for each neighbor of each sample while the fuzzy graph is made (measured)."""
+
 PAIR_WORK = 64
 """Products and sums of the gradient of an edge or a pair, for each coordinate: powers, and draws of the ends."""
 
@@ -150,6 +153,8 @@ def fit(
     epochs = (500 if n < LARGE_SAMPLES else 200) if epochs is None else validation.check_count("epochs", epochs)
     rate = jnp.float32(validation.check_positive("learning_rate", learning_rate))
     a, b = curve_parameters(min_dist, spread)
+    subject = f"the edges of the graph of {used:,} neighbors of {n:,} rows"
+    memory.check(EDGE_BYTES * n * used, subject, "Lower n_neighbors, or pass fewer rows.")
     graph = fuzzy_graph(*nearest_rows(as_metric_space(rows), used + 1))
     start_key, noise_key, step_key = jax.random.split(key, 3)
     start = _start(start_key, rows, graph, n_components, init)

@@ -147,16 +147,23 @@ def write_atomic(path: Path, content: bytes) -> None:
         write_new(beside, content)
         with COMMIT_LOCK:
             beside.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
 
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that does not exist, synchronized to the disk."""
-    with path.open("xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with path.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        error.filename = str(path)  # a write does not know it
+        raise
 
 
 def short_name(name: str) -> str:

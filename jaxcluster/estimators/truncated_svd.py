@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxcluster.core import validation
+from jaxcluster.core import memory, validation
 from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import as_csr, check_values, pack
@@ -24,6 +24,9 @@ from jaxcluster.ops.components import flip_signs, lanczos_axes, project_sparse, 
 
 ALGORITHMS = ("randomized", "arpack")
 """Algorithms of `TruncatedSVD`."""
+
+COMPONENT_BYTES = 40
+"""Bytes of each entry of a component, or of a row on it: subspaces and their QR and SVD in float32, axes in float64."""
 
 
 @dataclass(eq=False, repr=False)
@@ -91,6 +94,8 @@ class TruncatedSVD(Decomposition):
         if k > min(n, d) or (self.algorithm == "arpack" and k == min(n, d)):
             least = "less than" if self.algorithm == "arpack" else "at most"
             raise ValueError(f"n_components={k} must be {least} min(n_samples, n_features)={min(n, d)}.")
+        subject = f"{k:,} components of {n:,} rows and {d:,} columns"
+        memory.check(COMPONENT_BYTES * k * (n + d), subject, "Lower n_components, or pass fewer rows or columns.")
         values, axes = self._lanczos(x, k) if self.algorithm == "arpack" else self._randomized(x, k)
         dtype = output_dtype(x.data if is_sparse(x) else x)
         self.components_ = flip_signs(axes[:k]).astype(dtype)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxcluster.core import validation
+from jaxcluster.core import memory, validation
 from jaxcluster.core.interchange import as_array
 from jaxcluster.core.messages import warn
 
@@ -72,6 +72,10 @@ class Contingency(NamedTuple):
 
     def dense(self) -> np.ndarray:
         """The table as a matrix."""
+        classes, clusters = self.shape
+        subject = f"the counts of {classes:,} classes by {clusters:,} clusters"
+        remedy = "Pass sparse=True where there is one, or labels of fewer clusters."
+        memory.check(2 * self.counts.dtype.itemsize * classes * clusters, subject, remedy)
         table = np.zeros(self.shape, self.counts.dtype)
         table[self.row, self.col] = self.counts
         return table

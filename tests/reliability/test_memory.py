@@ -39,6 +39,8 @@ ASKED = {
     "weights that are given": lambda: lambda: jc.spectral.fit(KEY, np.ones((N, N)), 3, affinity="precomputed"),
     "weights of a function": lambda: lambda: jc.spectral.fit(KEY, rows(), 3, affinity=lambda x, y: np.exp(x @ y.T)),
     "neighbors of a graph": lambda: lambda: jc.spectral.fit(KEY, rows(), 3, affinity="nearest_neighbors"),
+    "neighbors of a map": lambda: lambda: jc.neighbor_embedding.fit(KEY, rows(), 2, n_neighbors=30),
+    "neighbors of an ordering": lambda: lambda: jc.optics.fit(rows(), min_samples=60),
     "distances to centers": lambda: lambda: jc.kmeans.transform(rows(K), rows()),
     "distances to medoids": lambda: lambda: jc.kmedoids.transform(rows(K), rows()),
     "responsibilities": proba,
@@ -48,6 +50,8 @@ ASKED = {
     "costs within bounds": lambda: lambda: jc.balanced.fit(KEY, rows(), K),
     "costs under links": lambda: lambda: jc.constrained.fit(KEY, rows(), K),
     "a plan": plan,
+    "a contingency matrix": lambda: lambda: jc.metrics.contingency_matrix(np.arange(N), np.arange(N)),
+    "components": lambda: lambda: jc.preprocessing.TruncatedSVD(8).fit(rows(N, 50)),
 }
 
 

@@ -17,7 +17,7 @@ import jaxcluster as jc
 from jaxcluster.cli.errors import UserError
 from jaxcluster.cli.output_dir import check_folder, claimed_folder, read_sealed, write_sealed
 from jaxcluster.cli.run import find_run
-from jaxcluster.cli.training import check_partial
+from jaxcluster.cli.training import check_partial, partial_run
 from jaxcluster.core import atomic
 
 FIT = ("fit", "kmeans")
@@ -251,6 +251,17 @@ def test_places_that_are_none(folder, tmp_path):
     (tmp_path / "pipe.csv").symlink_to(tmp_path / "pipe")
     assert "is a pipe, a socket or a device" in refuse(*labels, tmp_path / "pipe.csv")
     assert "cannot be written to" in refuse(*fit(folder, "/proc/run"))
+
+
+def test_a_disk_that_fails_for_settings_is_named(folder, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    named = pytest.raises(UserError, match=r"run\.partial/settings\.json: File too large")
+    with named, partial_run(tmp_path / "run", {}, resume=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_current_folder_that_was_removed(tmp_path, monkeypatch):

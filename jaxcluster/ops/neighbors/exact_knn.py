@@ -22,7 +22,7 @@ import numpy as np
 from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without a stub
 from threadpoolctl import threadpool_limits
 
-from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.ops.distance import distances_between, metric_function
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, minkowski_sums, pair_minkowski_sums, tiles
@@ -48,6 +48,9 @@ FLOAT32_LIMIT = np.float32(1e15)
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)
 """Squares below may underflow to 0 in float32."""
 
+NEIGHBOR_BYTES = 64
+"""Bytes for each neighbor of each row while they are searched for (measured)."""
+
 FIRST_BLOCKS = 3
 """Nearest blocks for the first bound on the k-th distance."""
 
@@ -71,8 +74,12 @@ def nearest_rows(
     Raises:
         ValueError: k is not between 1 and n.
         TypeError: ``queries`` with a distance oracle.
+        MemoryError: so many neighbors of so many rows do not fit.
     """
     k = validation.check_clusters(k, space.n)
+    rows = space.n if queries is None else len(queries)
+    subject = f"the {k:,} nearest neighbors of {rows:,} rows"
+    memory.check(NEIGHBOR_BYTES * rows * k, subject, "Lower n_neighbors or min_samples, or pass fewer rows.")
     if isinstance(space, DistanceOracle):
         if queries is not None:
             raise TypeError("queries need a metric space: a distance oracle holds distances, not coordinates.")
