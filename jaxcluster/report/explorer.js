@@ -895,6 +895,25 @@ window.addEventListener("beforeprint", () => {
 });
 window.addEventListener("afterprint", () => folded.forEach((each) => (each.open = false)));
 
+/* Around the page, the widget of a notebook: both have one selection -------------------------------------------- */
+
+if (window.parent !== window) {
+  let known = "";
+  const numbers = () => selectedRows().map((row) => rows[row]);
+  listeners.push(() => {
+    const chosen = numbers();
+    if (chosen.join() === known) return;
+    known = chosen.join();
+    window.parent.postMessage({ jaxcluster: chosen }, "*");
+  });
+  window.addEventListener("message", (event) => {
+    const chosen = event.source === window.parent && event.data && event.data.jaxcluster;
+    if (!Array.isArray(chosen)) return;
+    select(chosen.map((number) => where.get(number)).filter((row) => row !== undefined));
+    known = numbers().join();
+  });
+}
+
 /* Beginning ----------------------------------------------------------------------------------------------------- */
 
 try {

@@ -29,6 +29,7 @@ from jaxcluster.report.html import fitted_parts, report_html
 from jaxcluster.report.profiles import clustered_rows, profile
 from jaxcluster.report.readable import readable_columns
 from jaxcluster.report.scores import explained, external_scores, internal_scores, silhouette_metric
+from jaxcluster.report.widget import explorer
 
 MAX_CELLS = 200_000_000
 """Cells of sparse rows that are made dense for a report."""
@@ -40,16 +41,25 @@ class Report:
     Attributes:
         title: of the page.
         html: the page.
+        n_samples: number of samples of the fit.
     """
 
-    def __init__(self, title: str, html: str) -> None:
-        self.title, self.html = title, html
+    def __init__(self, title: str, html: str, n_samples: int) -> None:
+        self.title, self.html, self.n_samples = title, html, n_samples
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the page, whole or not at all; return the path."""
         path = Path(path)
         write_atomic(path, self.html.encode())
         return path
+
+    def explore(self) -> Any:
+        """Show the report as a widget, whose ``selection`` is the numbers of the samples that are selected on the page.
+
+        Raises:
+            ImportError: anywidget is not installed (the extra ``notebook``).
+        """
+        return explorer(self.title, self.html, self.n_samples)
 
     def __repr__(self) -> str:
         return f"<Report {self.title!r}: a notebook shows it, save(path) writes it>"
@@ -138,7 +148,7 @@ def report(
         table=table.numbers | table.words if described else None,
         **parts,
     ).normalized()
-    return Report(title, report_html(run, title=title, tsne=tsne))
+    return Report(title, report_html(run, title=title, tsne=tsne), n)
 
 
 def _names(model: Any, X: Any, columns: Sequence[str] | None) -> list[str] | None:

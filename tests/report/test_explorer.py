@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import sys
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -18,10 +19,11 @@ import numpy as np
 import pytest
 from browser import browser
 
+from jaxcluster import report
 from jaxcluster.datasets import Dataset
 from jaxcluster.plots import cluster_sizes
 from jaxcluster.plots.style import match_classes
-from jaxcluster.report import Structure, Training, exploration, write_report
+from jaxcluster.report import Structure, Training, exploration, widget, write_report
 from jaxcluster.report.context import ReportContext
 from jaxcluster.report.data_page import alerts
 from jaxcluster.report.figures import figure, inline
@@ -355,3 +357,55 @@ def test_page_is_whole_without_scripts(everything, window, tmp_path):
     window.open(bare)
     assert window.run("return getComputedStyle(find('.explorer')).display") == "none"
     assert window.run("return find('.still svg').getBoundingClientRect().height") > 100
+
+
+HOST = """<!doctype html><meta charset="utf-8"><div id="cell"></div><script type="module">
+const listeners = {{}}, values = {{ title: "t", html: {html}, selection: [] }};
+window.kept = [];
+const model = {{
+  get: (name) => values[name],
+  set: (name, value) => {{
+    values[name] = value;
+    for (const listener of listeners["change:" + name] || []) listener();
+  }},
+  save_changes: () => window.kept.push(values.selection),
+  on: (name, listener) => (listeners[name] = listeners[name] || []).push(listener),
+  off: () => {{}},
+}};
+window.model = model;
+const widget = await import("data:text/javascript;base64,{script}");
+widget.default.render({{ model, el: document.getElementById("cell") }});
+</script>"""
+"""A page that does what a notebook does for a widget."""
+
+TOUCH = "document.querySelector('#explorer-table tbody button').click();"
+ECHO = """addEventListener("message", () => setTimeout(() =>
+  parent.postMessage({ status: document.querySelector("#explorer-status").textContent }, "*"), 200));"""
+
+
+def test_a_widget_has_the_selection_of_its_page(everything, window, tmp_path):
+    source = everything.read_text(encoding="utf-8") + f"<script>{TOUCH}{ECHO}</script>"
+    script = base64.b64encode((Path(report.__file__).parent / "widget.js").read_bytes()).decode()
+    host = tmp_path / "host.html"
+    host.write_text(HOST.format(html=json.dumps(source).replace("</", "<\\/"), script=script), encoding="utf-8")
+    window.open(host)
+    heard = "await new Promise((done) => { const look = () => (%s ? done() : setTimeout(look, 20)); look(); });"
+    assert len(window.run(heard % "window.kept.length" + "return window.kept[0]")) == 1
+    window.run("addEventListener('message', (event) => { if (event.data.status) window.told = event.data.status; });")
+    window.run("model.set('selection', [3, 4, 1000000])")
+    assert window.run(heard % "window.told" + "return window.told").startswith("2 rows selected")
+    assert window.run("return [window.kept.length, model.get('selection').length]") == [1, 3]
+
+
+def test_a_widget_knows_its_samples(monkeypatch):
+    import traitlets
+
+    shown = report.Report("Two pairs", "<p>", 4).explore()
+    shown.selection = [0, 3]
+    assert repr(shown) == "<Explorer 'Two pairs': 2 of 4 samples selected>"
+    with pytest.raises(traitlets.TraitError, match="selection has 4: numbers of samples are from 0 to 3"):
+        shown.selection = [4]
+    widget._class.cache_clear()
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxcluster\[notebook\]'"):
+        report.Report("t", "<p>", 1).explore()
