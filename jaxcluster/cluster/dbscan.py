@@ -193,9 +193,7 @@ def predict(state: DBSCANState, x: Any, *, metric: str | Callable = "euclidean",
 
 def _check_weights(weights, n):
     """(n,) finite float64 weights, negative ones and zeros included."""
-    weights = np.asarray(weights)
-    if weights.dtype.kind not in "fiub":
-        raise TypeError(f"weights must be real numbers, got dtype {weights.dtype}.")
+    weights = validation.as_real_array(weights)
     if weights.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one for each row, got {weights.shape}.")
     validation.check_finite(weights, name="weights")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import jax
@@ -284,11 +286,36 @@ def _has_finite_sum(x):
         return np.isfinite(np.sum(np.asarray(x), dtype=np.promote_types(x.dtype, np.float32)))
 
 
+def as_real_array(weights: Any, *, name: str = "weights") -> np.ndarray:
+    """Concrete weights as a NumPy array of real numbers of any shape; see `widen`, and `as_array` for other frameworks.
+
+    Raises:
+        TypeError: complex numbers, dates, text, random keys, or objects that are no numbers, such as None.
+        ValueError: masked entries, or rows of different lengths.
+    """
+    weights = as_array(weights, name=name)
+    check_no_keys(weights, name)
+    if np.ma.is_masked(weights):
+        raise ValueError(
+            f"{name} has {np.ma.count_masked(weights)} masked entries. Fill them first: 0 leaves a row out."
+        )
+    try:
+        array = widen(np.asarray(weights))
+    except ValueError as error:
+        raise ValueError(f"{name} holds sequences of different lengths. Pass one number a row.") from error
+    if array.dtype.kind == "O" and array.ndim:
+        other = [cell for cell in array.flat if not isinstance(cell, (numbers.Real, np.bool_, Decimal))]
+        if other:
+            raise TypeError(f"{name} must be real numbers, got {other[0]!r}.")
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}.")
+    return array
+
+
 def check_weights(weights: Any, n: int, *, name: str = "weights") -> np.ndarray:
     """Check of n concrete weights, finite, non-negative and not all zero, as a NumPy array."""
-    weights = widen(np.asarray(as_array(weights, name=name)))
-    if weights.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be real numbers, got dtype {weights.dtype}.")
+    weights = as_real_array(weights, name=name)
     if weights.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one a row, got {weights.shape}.")
     check_finite(weights, name=name)
@@ -301,7 +328,7 @@ def check_weights(weights: Any, n: int, *, name: str = "weights") -> np.ndarray:
 
 def check_mask(name: str, mask: Any, k: int) -> jax.Array:
     """Check of a (k,) mask of booleans."""
-    mask = jnp.asarray(mask)
+    mask = jnp.asarray(check_numeric(mask, name=name))
     if mask.shape != (k,) or mask.dtype != bool:
         raise ValueError(f"{name} must be a ({k},) mask of booleans, got shape {mask.shape} of {mask.dtype}.")
     return mask

@@ -18,7 +18,6 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.seeding import check_centers, check_runs
 from jaxcluster.core import memory, signals, validation
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.interchange import as_array
 from jaxcluster.core.messages import warn
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.shard import check_mesh
@@ -262,7 +261,7 @@ class Estimator(PrintsSteps, BaseEstimator):
         """Sample weights as an array of n numbers; a scalar is the weight of every sample."""
         if sample_weight is None:
             return None
-        weights = np.asarray(as_array(sample_weight, name="sample_weight"))
+        weights = validation.as_real_array(sample_weight, name="sample_weight")
         return validation.check_weights(np.full(n, weights) if weights.ndim == 0 else weights, n, name="sample_weight")
 
 

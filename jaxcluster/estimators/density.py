@@ -157,10 +157,8 @@ class DBSCAN(MetricEstimator):
         """Sample weights as in other estimators, except that they may be negative, as in scikit-learn's DBSCAN."""
         if sample_weight is None:
             return None
-        weights = validation.widen(np.asarray(sample_weight))
+        weights = validation.as_real_array(sample_weight, name="sample_weight")
         weights = np.full(n, weights) if weights.ndim == 0 else weights
-        if weights.dtype.kind not in "fiub":
-            raise TypeError(f"sample_weight must be real numbers, got dtype {weights.dtype}.")
         validation.check_finite(weights, name="sample_weight")
         if weights.shape != (n,):
             raise ValueError(f"sample_weight must have shape ({n},), one a row, got {weights.shape}.")

@@ -316,7 +316,8 @@ def _fit_sorted(fit, bound):
     arguments["X"] = as_rows(arguments["X"])
     x = read(arguments["X"], reset=True)
     weights = arguments.get("sample_weight")
-    weights = None if weights is None or np.ndim(weights) == 0 else np.asarray(weights)
+    weights = None if weights is None else validation.as_real_array(weights, name="sample_weight")
+    weights = None if weights is None or weights.ndim == 0 else weights
     n = x.shape[0]
     order = canonical_order(x, None if weights is None or weights.shape != (n,) else weights)
     # The inverse permutation: rank[i] is the position of sample i in the sorted order.

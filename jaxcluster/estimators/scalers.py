@@ -172,7 +172,7 @@ class StandardScaler(ColumnScaler):
         x = self._rows(X, reset=first)
         weights = None
         if sample_weight is not None:
-            weights = np.asarray(sample_weight)
+            weights = validation.as_real_array(sample_weight, name="sample_weight")
             weights = np.full(x.shape[0], weights) if weights.ndim == 0 else weights
             weights = validation.check_weights(weights, x.shape[0], name="sample_weight")
         least, most, total = self._extremes(x, weights)

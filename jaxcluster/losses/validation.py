@@ -165,7 +165,7 @@ def as_weights(weights: Any, n: int) -> Weights | None:
         if weights.shape != (n,):
             raise ValueError(f"weights must have shape ({n},), one per row, got {weights.shape}.")
         return Weights(weights.astype(float_dtype(weights.dtype)))
-    weights = np.asarray(weights)
+    weights = validation.as_real_array(weights)
     if weights.shape == (n,) and not weights.any():
         return Weights(jnp.zeros(n, float_dtype(validation.widen(weights).dtype)))
     weights = validation.check_weights(weights, n)

@@ -237,7 +237,7 @@ def confusion_matrix(
     weight = None if sample_weight is None else _check_sample_weight(sample_weight, listed.size)[listed]
     k = order.size
     table = np.bincount(i[listed] * k + j[listed], weight, minlength=k * k).reshape(k, k)
-    if sample_weight is not None and np.asarray(sample_weight).dtype.kind in "biu":
+    if sample_weight is not None and validation.as_real_array(sample_weight, name="sample_weight").dtype.kind in "biu":
         # Weights make a float64 table of integer counts; scikit-learn returns integers for them.
         table = table.astype(np.int64)
     if normalize is None:
@@ -255,7 +255,7 @@ def _indices_in(order, encoded):
 
 
 def _check_sample_weight(sample_weight, n):
-    weight = np.asarray(sample_weight, np.float64)
+    weight = validation.as_real_array(sample_weight, name="sample_weight").astype(np.float64)
     if weight.shape != (n,):
         raise ValueError(f"sample_weight must have shape ({n},), one per row, got {weight.shape}.")
     validation.check_finite(weight, name="sample_weight")

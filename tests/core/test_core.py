@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxcluster.cluster import dbscan
 from jaxcluster.core import validation
 from jaxcluster.core.batching import best_of, map_runs
 from jaxcluster.core.dtypes import exponent_of, publish
@@ -20,6 +22,8 @@ from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
 from jaxcluster.core.padding import MAX_STEP_WORK, pad_active, padded_clusters, padded_columns
 from jaxcluster.core.preparation import SMALL_ROWS, padded_size, prepare, unpad
+from jaxcluster.losses.validation import as_weights
+from jaxcluster.metrics import confusion_matrix
 from jaxcluster.types import Fit, Status
 
 
@@ -271,6 +275,42 @@ def test_numbers_of_every_type_are_one_to_a_program(value, compiles):
     with compiles() as seen:
         doubled = double(validation.check_positive("tol", value))
     assert (float(doubled), seen.count) == (4, 0)
+
+
+class Shared:
+    """An array that is shared by DLPack alone, as those of other frameworks are."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __dlpack__(self, **options):
+        return self.x.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.x.__dlpack_device__()
+
+
+@pytest.mark.parametrize(
+    "make", [list, tuple, lambda w: w.astype(object), lambda w: np.array([*map(Fraction, w)]), Shared]
+)
+def test_weights_are_numbers_of_any_kind(make):
+    weights = np.array([1.0, 0.5, 2.0])
+    np.testing.assert_array_equal(validation.check_weights(make(weights), 3), weights)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[None] * 3, np.ma.masked_equal([1, 2, 3], 2), [[1], [2, 3]], np.ones(3) * 1j, [1, "2", 3], np.ones(3, "m8[s]")],
+)
+def test_what_is_no_weight_is_refused(weights):
+    for check in (
+        lambda: validation.check_weights(weights, 3),
+        lambda: as_weights(weights, 3),
+        lambda: confusion_matrix([0, 1, 1], [0, 1, 1], sample_weight=weights),
+        lambda: dbscan.fit(np.eye(3), eps=1.0, weights=weights),
+    ):
+        with pytest.raises((TypeError, ValueError), match="weights? (must be real|has 1 masked|holds sequences)"):
+            check()
 
 
 def test_finite_matrix_with_overflowing_sum_passes():

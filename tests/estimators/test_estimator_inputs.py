@@ -179,6 +179,8 @@ BAD_WEIGHTS = {
     "wrong length": (np.ones(5), r"shape \(6,\).*got \(5,\)"),
     "nan": (with_value(np.nan, 1)[:, 0], "sample_weight contains 1 NaN"),
     "text": (np.array(list("abcdef")), "sample_weight must be real numbers"),
+    "masked": (np.ma.masked_equal([1, 2, 3, 1, 1, 1], 3), "sample_weight has 1 masked entries"),
+    "missing": ([1, None, 1, 1, 1, 1], "sample_weight must be real numbers, got None"),
 }
 
 
