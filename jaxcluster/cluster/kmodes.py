@@ -24,6 +24,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcluster.cluster import kprototypes
+from jaxcluster.cluster.kprototypes.checks import as_codes
 from jaxcluster.cluster.kprototypes.seeding import INITS
 from jaxcluster.core import memory, validation
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
@@ -95,7 +96,8 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    if np.ndim(x) == 2 and np.shape(x)[1] == 0:
+    x = as_codes(x, name="x")
+    if x.ndim == 2 and x.shape[1] == 0:
         raise ValueError(f"x has no columns (shape {np.shape(x)}); at least 1 is needed.")
     fitted = kprototypes.fit(
         key,

@@ -113,6 +113,7 @@ def silhouette_samples(
     if check_mesh(mesh, X) is not None and mesh.is_multi_process:
         raise ValueError("silhouettes are computed in one process: pass a mesh of its own devices.")
     if is_sparse(X):
+        X = _in_own_unit(X) if metric == "sqeuclidean" else X
         return _host_silhouettes(distances_to_all(X, metric), encoded).astype(published_dtype(X.data))
     X = np.asarray(X)
     if metric == PRECOMPUTED and mesh is None:
@@ -131,7 +132,10 @@ def silhouette_samples(
     if mesh is not None:
         raise ValueError(f"metric={metric!r} is computed on the host: leave out mesh=.")
     wide = X.astype(np.float64)
-    if metric in TRANSLATION_INVARIANT and np.frexp(np.abs(wide).max())[1] > LARGEST_EXPONENT:
+    largest = np.frexp(np.abs(wide).max())[1]
+    if metric == "sqeuclidean":
+        wide = _in_own_unit(wide)
+    elif metric in TRANSLATION_INVARIANT and largest > LARGEST_EXPONENT:
         wide = np.ldexp(wide, -HEADROOM)
     distance = partial(checked_distances, host_distance(metric, wide, p=p))
 
@@ -280,6 +284,17 @@ def _worst_ratios(centers, within):
         distinct = between > rounding
         worst[rows] = np.max(np.where(distinct, sums, 0) / np.where(distinct, between, 1), axis=1)
     return worst
+
+
+def _in_own_unit(x):
+    """Rows in the power of two of their largest entry: silhouettes have no unit, and squares half of the exponents."""
+    entries = np.abs(x.data if is_sparse(x) else x)
+    exponent = -np.frexp(entries.max(initial=0))[1]
+    if not is_sparse(x):
+        return np.ldexp(x, exponent)
+    x = x.astype(np.float64, copy=True)
+    x.data = np.ldexp(x.data, exponent)
+    return x
 
 
 def _host_silhouettes(distances_of, encoded):

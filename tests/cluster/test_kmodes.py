@@ -79,6 +79,10 @@ def test_a_category_that_no_mode_has_differs_from_all(rows):
 def test_traced_codes_need_their_numbers_of_categories(rows, key):
     with pytest.raises(ValueError, match="codes is traced.*pass n_categories="):
         jax.jit(lambda codes: kmodes.fit(key, codes, K))(rows[0])
+    with pytest.raises(ValueError, match="x has 1 masked entries"):
+        kmodes.fit(key, np.ma.masked_equal([[1, 0], [2, 0]], 2), 2)
+    with pytest.raises(ValueError, match="x is no table: its rows have different lengths"):
+        kmodes.fit(key, [[1], [1, 2]], 2)
     with pytest.raises(ValueError, match="x has no columns"):
         kmodes.fit(key, np.zeros((5, 0), np.int32), 2)
 

@@ -43,6 +43,8 @@ def test_silhouettes_of_sparse_rows(metric):
     rows = np.where(np.abs(X) > np.median(np.abs(X)), X, 0)
     matrix, expected = scipy.sparse.csr_array(rows), metrics.silhouette_samples(rows, Y, metric=metric)
     np.testing.assert_allclose(metrics.silhouette_samples(matrix, Y, metric=metric), expected, atol=1e-6)
+    for tiny in (matrix.astype(float) * 1e-200, rows.astype(float) * 1e-200):
+        np.testing.assert_allclose(metrics.silhouette_samples(tiny, Y, metric=metric), expected, atol=1e-5)
     options = {"metric": metric, "sample_size": len(X) // 2, "random_state": 0}
     score = metrics.silhouette_score(matrix, Y, **options)
     assert score == pytest.approx(metrics.silhouette_score(rows, Y, **options), abs=1e-6)

@@ -25,13 +25,24 @@ MAX_CATEGORIES = 1 << 24
 """Most categories of a column. There are no more distinct rows in most data sets, and codes stay exact in float32."""
 
 
+def as_codes(codes: Any, *, name: str) -> Any:
+    """Codes as an array; raises ValueError for masked entries and rows of different lengths, TypeError for keys."""
+    validation.check_no_keys(codes, name)
+    if np.ma.is_masked(codes):
+        raise ValueError(f"{name} has {np.ma.count_masked(codes)} masked entries. Give them a category of their own.")
+    try:
+        return codes if isinstance(codes, jax.Array) else np.asarray(codes)
+    except ValueError as error:
+        raise ValueError(f"{name} is no table: its rows have different lengths. Make them one length.") from error
+
+
 def known_codes(codes: Any, *, name: str) -> Any:
     """Codes of new rows or of modes in int32; one that no column has, below 0 or beyond the most, is −1.
 
     Raises:
         TypeError: codes that are not integers.
     """
-    codes = codes if isinstance(codes, (jax.Array, np.ndarray)) else np.asarray(codes)
+    codes = as_codes(codes, name=name)
     if codes.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, the categories of each column, got dtype {codes.dtype}.")
     if validation.is_traced(codes):
@@ -58,7 +69,7 @@ def check_codes(codes, n_categories: Sequence[int] | None, *, name: str = "codes
         ValueError, TypeError: no matrix of integers; codes below 0 or beyond the number of categories; traced codes
             without that number.
     """
-    codes = codes if isinstance(codes, (jax.Array, np.ndarray)) else np.asarray(codes)
+    codes = as_codes(codes, name=name)
     if codes.ndim != 2:
         raise ValueError(f"{name} must be 2-D (rows, columns), got shape {codes.shape}.")
     if codes.shape[0] == 0:
