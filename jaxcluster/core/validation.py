@@ -167,7 +167,9 @@ def dense_remedy(x: Any, name: str) -> str:
 
 
 def widen(x: Any) -> Any:
-    """Array in a dtype to compute in: half precision as float32, extended precision as float64."""
+    """Array in a dtype to compute in: native bytes, half precision as float32, extended precision as float64."""
+    if not x.dtype.isnative:  # JAX has no dtype for the other order of bytes
+        x = x.astype(x.dtype.newbyteorder("="))
     # float16 and the floats of ml_dtypes (bfloat16, float8) have 8 to 11 bits: a sum of 350 equal entries is off by a
     # quarter. JAX has no dtype beyond float64.
     if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4:

@@ -291,11 +291,21 @@ class Shared:
 
 
 @pytest.mark.parametrize(
-    "make", [list, tuple, lambda w: w.astype(object), lambda w: np.array([*map(Fraction, w)]), Shared]
+    "make",
+    [
+        list,
+        tuple,
+        lambda w: w.astype(object),
+        lambda w: np.array([*map(Fraction, w)]),
+        Shared,
+        lambda w: w.astype(">f8"),
+    ],
 )
 def test_weights_are_numbers_of_any_kind(make):
     weights = np.array([1.0, 0.5, 2.0])
-    np.testing.assert_array_equal(validation.check_weights(make(weights), 3), weights)
+    checked = validation.check_weights(make(weights), 3)
+    np.testing.assert_array_equal(checked, weights)
+    assert checked.dtype.isnative
 
 
 @pytest.mark.parametrize(
