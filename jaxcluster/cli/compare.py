@@ -74,7 +74,7 @@ def _summaries(folders: Sequence[Path]) -> list[RunSummary]:
     for name, folder in zip(names, folders, strict=True):
         saved = runs.find_run(folder)
         if not saved.config:
-            raise UserError(f"{folder} holds a model and no run. Name a folder of fit.")
+            raise runs.no_run_error(folder)
         place = saved.model.parent
         with user_errors():
             scores = read_sealed(place / runs.METRICS)

@@ -51,7 +51,7 @@ def _find_run(run: Path, lacks: str) -> runs.SavedRun:
     """The run in a folder; refused, with what is missing, if it holds a model alone."""
     saved = runs.find_run(run)
     if not saved.config:
-        raise UserError(f"{run} holds a model and no run: {lacks}. Name a folder of fit.")
+        raise runs.no_run_error(run, lacks)
     return saved
 
 

@@ -65,6 +65,15 @@ def find_run(path: Path) -> SavedRun:
     return SavedRun(path, {})
 
 
+def no_run_error(path: Path, lacks: str = "") -> UserError:
+    """The error for a folder that holds a model alone, with what that lacks, or neither model nor run."""
+    from jaxcluster.estimators.persistence import MODEL_FILE
+
+    if not (path / MODEL_FILE).is_file():
+        return UserError(f"{path} is no run of jaxcluster. Name a folder of fit.")
+    return UserError(f"{path} holds a model and no run{f': {lacks}' if lacks else ''}. Name a folder of fit.")
+
+
 def add_report(stage: Stages, again: str, draw: Callable[[], object]) -> None:
     """Draw the report of results that are written. An error is only a warning: the results are complete without it.
 

@@ -81,7 +81,8 @@ def column_warnings(rows: Rows, k: int | None, *, units: bool) -> list[str]:
         names = ", ".join(_title(rows, j) for j in constant[:MOST_NAMES]) + " …" * (len(constant) > MOST_NAMES)
         plural = "s" * (len(constant) > 1)
         warnings.append(
-            f"column{plural} {names} {'are' if plural else 'is'} constant and tells no rows apart (--drop)."
+            f"column{plural} {names} {'are constant and tell' if plural else 'is constant and tells'} no rows apart "
+            "(--drop)."
         )
     repeated = _repeated(rows.x)
     if repeated > REPEATED_SHARE * rows.n:

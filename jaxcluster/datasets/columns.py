@@ -148,7 +148,8 @@ def _numbers(where: str, column: pa.ChunkedArray) -> np.ndarray:
         column = column.cast(pa.uint8())
     elif pa.types.is_decimal(kind) or pa.types.is_null(kind):
         exact, column = column, column.cast(pa.float64(), safe=False)
-        warn_of_merged(where, exact, column)
+        if len(column) > column.null_count:  # Arrow counts nothing in a column without cells
+            warn_of_merged(where, exact, column)
     if column.null_count and pa.types.is_integer(column.type):
         column = integers_with_nan(where, column)
     return column.to_numpy()

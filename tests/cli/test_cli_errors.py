@@ -209,6 +209,7 @@ def test_what_is_no_run_is_never_replaced(data, tmp_path):
     assert_matches(refuse(*words, "--out", tmp_path / "thesis"), "is no run of jaxcluster")
     assert_matches(refuse(*words, "--out", tmp_path / "file"), "is a file")
     assert_matches(refuse(*words, "--out", tmp_path / "file" / "run"), "is a file")
+    assert_matches(refuse("report", tmp_path / "thesis"), "is no run of jaxcluster")
     assert (tmp_path / "thesis" / "chapter").read_text() == "one"
     assert (tmp_path / "file").read_text() == "two"
 

@@ -55,6 +55,11 @@ def test_csv_layouts(folder, text, columns, first):
     np.testing.assert_array_equal(dataset.x[0], first)
 
 
+def test_a_column_without_cells_is_missing(folder):
+    parquet.write_table(pa.table({"x": pa.nulls(3), "y": [1.0, 2.0, 3.0]}), "a.parquet")
+    np.testing.assert_array_equal(load("a.parquet").x, [[np.nan, 1], [np.nan, 2], [np.nan, 3]])
+
+
 def test_headerless_csv_with_text_truth(folder):
     write("iris.csv", "5.1,3.5,setosa\n4.9,3.0,virginica\n")
     dataset = load("iris.csv", truth=2)
