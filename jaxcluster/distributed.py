@@ -127,7 +127,15 @@ def _end_on_error(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 def leave(code: int) -> None:
-    """End this process at once, without waiting for the others, which its end ends."""
+    """End this process at once, without Python's own end: after an error, which ends the others, or, with 0, as they do.
+
+    Args:
+        code: exit code. With 0 it first waits for the others to end too, for ``shutdown_timeout`` of `initialize`; with
+            any other it waits for nobody.
+    """
+    if code == 0 and has_joined():
+        # The process that coordinates the job must not be gone before the others have said that they leave.
+        jax.distributed.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
