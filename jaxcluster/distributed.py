@@ -127,7 +127,7 @@ def _end_on_error(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 def leave(code: int) -> None:
-    """End this process at once, without Python's own end: after an error, which ends the others, or, with 0, as they do.
+    """End this process without Python's own end: after an error, which ends the others too, or with 0, as they end.
 
     Args:
         code: exit code. With 0 it first waits for the others to end too, for ``shutdown_timeout`` of `initialize`; with

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,11 @@ import pytest
 from transport_problems import LONG, SHORT, random_clouds, squares, textbook
 
 from jaxcluster.cluster import sinkhorn
-from jaxcluster.cluster.sinkhorn import updates
+from jaxcluster.cluster.sinkhorn import folds, iteration, updates
 from jaxcluster.cluster.sinkhorn.problem import points_problem, tile_cost
 from jaxcluster.cluster.sinkhorn.solve import solve_checked
 from jaxcluster.ops import distance
+from jaxcluster.sharding import row_mesh
 from jaxcluster.types import Status
 
 
@@ -42,6 +44,18 @@ def test_potentials_and_values_are_the_textbooks(fraction, wide, clouds):
         np.testing.assert_allclose(solved.g, g, atol=close * scale)
         seen = sinkhorn.plan(solved, x, y)
         np.testing.assert_allclose(seen, plan, atol=close * plan.max())
+
+
+def test_rows_of_the_plan_over_devices(clouds, monkeypatch):
+    x, y, a, b = clouds
+    for module in (iteration, sys.modules["jaxcluster.cluster.sinkhorn.solve"]):  # costs that are not kept, in tiles
+        monkeypatch.setattr(module, "MAX_CACHED_COSTS", 0)
+    monkeypatch.setattr(folds, "TILE", 64 * len(y))
+    options = {"a": a, "b": b, "epsilon": 0.5, "rho_b": 5.0, "tol": 1e-4, "max_steps": 400}
+    one, two = (sinkhorn.solve(x, y, **options, mesh=mesh) for mesh in (None, row_mesh()))
+    np.testing.assert_allclose(two.f, one.f, atol=1e-4)
+    np.testing.assert_allclose(two.regularized_cost, one.regularized_cost, rtol=1e-5)
+    assert int(two.status) == int(one.status) == Status.CONVERGED
 
 
 @pytest.mark.parametrize(("rho_a", "rho_b"), [(2.0, 2.0), (None, 5.0), (0.5, None)])

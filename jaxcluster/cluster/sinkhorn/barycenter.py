@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.cluster.sinkhorn.folds import fold_problem
 from jaxcluster.cluster.sinkhorn.problem import (
     CheckedProblem,
     Problem,
@@ -26,13 +27,11 @@ from jaxcluster.cluster.sinkhorn.problem import (
     points_problem,
     scaled,
     sqeuclidean_tile,
-    tile_for,
 )
 from jaxcluster.cluster.sinkhorn.solve import check_options, iteration_work, solve_checked, transport_of
 from jaxcluster.cluster.sinkhorn.updates import safe_log, tile_inputs
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
-from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import begin, history_capacity, iterate, status_of, status_with
 from jaxcluster.core.messages import warn
@@ -404,7 +403,7 @@ def _projected(cost: TileCost, problem: Problem, g):
         logits = logits_of(cost(rows[0], problem.columns), g[None, :], problem.epsilon)
         return (), jax.nn.softmax(logits + safe_log(problem.b)[None, :], axis=1) @ problem.columns
 
-    return fold_rows(tile, tile_inputs(problem), tile=tile_for(problem))[1]
+    return fold_problem(problem, tile, tile_inputs(problem))[1]
 
 
 def _side(checked: CheckedProblem, side: int) -> CheckedProblem:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.cluster.sinkhorn.folds import fold_problem
 from jaxcluster.cluster.sinkhorn.problem import (
     MAX_CACHED_COSTS,
     CheckedProblem,
@@ -23,7 +24,6 @@ from jaxcluster.cluster.sinkhorn.problem import (
     scaled,
     split,
     sqeuclidean_tile,
-    tile_for,
 )
 from jaxcluster.cluster.sinkhorn.updates import (
     Rounding,
@@ -35,7 +35,6 @@ from jaxcluster.cluster.sinkhorn.updates import (
 )
 from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype, publish, sum_and_rounding, times_power_of_two
-from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.preparation import unpad
 from jaxcluster.ops import differences, distance
 from jaxcluster.types import Array, Float, Int
@@ -195,7 +194,7 @@ def plan_sums(cost: TileCost, problem: Problem, f, g) -> tuple[PlanSums, Float[A
         worth = PlanSums(a @ ((density * costs) @ problem.b), a @ (excess @ problem.b), problem.b * (a @ density))
         return worth, a * (density @ problem.b)
 
-    return fold_rows(tile, tile_inputs(problem, f), tile=tile_for(problem))
+    return fold_problem(problem, tile, tile_inputs(problem, f))
 
 
 def full_cost_of(cost: TileCost, f, g, problem: Problem) -> Float[Array, ""]:
@@ -456,7 +455,7 @@ def _plan(static, problem: Problem, f, g):
         rows, a, f = rows
         return (), a[:, None] * densities(cost, problem, rows, f, g)[2] * problem.b[None, :]
 
-    return fold_rows(tile, tile_inputs(problem, f), tile=tile_for(problem))[1]
+    return fold_problem(problem, tile, tile_inputs(problem, f))[1]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -472,7 +471,7 @@ def _product(static, problem: Problem, f, g, vectors):
         return (), a[:, None] * (densities(cost, problem, rows, f, g)[2] @ (problem.b[:, None] * vectors))
 
     rows = tile_inputs(problem, f, vectors) if transpose else tile_inputs(problem, f)
-    summary, per_row = fold_rows(tile, rows, tile=tile_for(problem))
+    summary, per_row = fold_problem(problem, tile, rows)
     return problem.b[:, None] * summary if transpose else per_row
 
 

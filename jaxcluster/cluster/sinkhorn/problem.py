@@ -18,7 +18,6 @@ import numpy as np
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, published_dtype, sum_and_rounding, times_power_of_two
-from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops import differences, distance
@@ -63,6 +62,7 @@ class Problem(NamedTuple):
             potential.
         constant_b: (m,) constants subtracted from the costs of the columns; with a penalty only.
         log_mass: () log of the unit of the weights, which lowers the sum of the full potentials by ε·log_mass.
+        devices: `folds.RowDevices` where the rows are spread over a mesh; None on one device.
     """
 
     rows: Any
@@ -75,6 +75,7 @@ class Problem(NamedTuple):
     constant_a: Float[Array, " n"] | Absent
     constant_b: Float[Array, " m"] | Absent
     log_mass: Float[Array, ""]
+    devices: Any = None
 
     def full_f(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
         """Potentials of the rows of the costs before constants were subtracted (units of the frame)."""
@@ -470,18 +471,6 @@ def sqeuclidean_tile(x: Float[Array, "t d"], y: Float[Array, "m d"]) -> Float[Ar
 def matrix_tile(rows: Float[Array, "t m"], columns: tuple) -> Float[Array, "t m"]:
     """Rows of a cost matrix, which are their own costs."""
     return rows
-
-
-def all_costs(cost: TileCost, rows: Any, columns: Any) -> Float[Array, "n m"]:
-    """Cost matrix, in tiles and by differences: computed once, it need not be as fast as products."""
-    n, m = (jax.tree.leaves(side)[0].shape[0] for side in (rows, columns))
-    function = exact_tile(cost)
-    return map_rows(jax.checkpoint(lambda rows: function(rows, columns)), rows, tile=tile_rows(n, m, TILE))
-
-
-def tile_for(problem: Problem) -> int:
-    """Number of rows in a tile of a problem."""
-    return tile_rows(problem.a.shape[0], problem.b.shape[0], TILE)
 
 
 def split(costs: Float[Array, "t m"]) -> tuple[Float[Array, "t m"], Bool[Array, "t m"]]:

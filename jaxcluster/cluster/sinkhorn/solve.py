@@ -1,6 +1,7 @@
 """Entropic optimal transport: potentials, costs of the plan, and their derivatives with respect to the problem.
 
 >>> import numpy as np
+from jax.sharding import Mesh
 >>> from jaxcluster import sinkhorn
 >>> x = np.array([[0.0], [1.0]])
 >>> solved = sinkhorn.solve(x, x + 1, epsilon=0.01)
@@ -18,7 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxcluster.cluster.sinkhorn.folds import all_costs, spread_problem
 from jaxcluster.cluster.sinkhorn.iteration import (
     Options,
     begin_loop,
@@ -44,30 +47,25 @@ from jaxcluster.cluster.sinkhorn.problem import (
     CheckedProblem,
     Problem,
     TileCost,
-    all_costs,
     exact_tile,
-    logits_of,
     matrix_problem,
     matrix_tile,
     points_problem,
     scaled,
-    tile_for,
 )
 from jaxcluster.cluster.sinkhorn.updates import (
     exponent_rounding,
+    largest_cost,
     optimal_potential,
-    safe_log,
+    row_log_sum,
     stable_update,
-    tile_inputs,
     typical_cost,
 )
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.dtypes import times_power_of_two
-from jaxcluster.core.fold import MAX, fold_rows
 from jaxcluster.core.implicit import at_optimum, implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity
-from jaxcluster.ops.logsumexp import responsibilities
-from jaxcluster.types import Array, Float, Status
+from jaxcluster.types import Status
 
 INFINITE_EPSILON = 2.0**24
 """Finite ε, as a multiple of the largest cost, in place of an infinite one: exponents are then below the unit roundoff
@@ -91,6 +89,7 @@ def solve(
     epsilon_decay: Any = 0.5,
     num_iters: int | None = None,
     start: Any = None,
+    mesh: Mesh | None = None,
 ) -> Transport:
     """Entropic optimal transport of n weighted points onto m others; the cost matrix exists in tiles only.
 
@@ -120,6 +119,7 @@ def solve(
             None begins with ``epsilon`` itself. Traced.
         num_iters: take exactly this many iterations (static), and differentiate through all of them instead.
         start: (m,) initial potentials of y, or None for 0.
+        mesh: of this process, over whose devices concrete points x, and the rows of the plan, are spread; None for one.
 
     Returns:
         A `Transport`.
@@ -134,7 +134,7 @@ def solve(
     """
     numbers = {"a": a, "b": b, "cost": cost, "epsilon": epsilon, "rho_a": rho_a, "rho_b": rho_b}
     return transport_of(
-        partial(points_problem, x, y, **numbers), tol, max_steps, omega, epsilon_decay, num_iters, start
+        partial(points_problem, x, y, **numbers), tol, max_steps, omega, epsilon_decay, num_iters, start, mesh
     )
 
 
@@ -153,6 +153,7 @@ def solve_cost(
     epsilon_decay: Any = 0.5,
     num_iters: int | None = None,
     start: Any = None,
+    mesh: Mesh | None = None,
 ) -> Transport:
     """`solve` for an (n, m) matrix of costs of either sign; differentiable with respect to them too.
 
@@ -161,7 +162,7 @@ def solve_cost(
 
     Args:
         costs: (n, m) cost matrix.
-        a, b, epsilon, rho_a, rho_b, tol, max_steps, omega, epsilon_decay, num_iters, start: as in `solve`.
+        a, b, epsilon, rho_a, rho_b, tol, max_steps, omega, epsilon_decay, num_iters, start, mesh: as in `solve`.
 
     Returns:
         A `Transport`.
@@ -171,7 +172,7 @@ def solve_cost(
     """
     numbers = {"a": a, "b": b, "epsilon": epsilon, "rho_a": rho_a, "rho_b": rho_b}
     return transport_of(
-        partial(matrix_problem, costs, **numbers), tol, max_steps, omega, epsilon_decay, num_iters, start
+        partial(matrix_problem, costs, **numbers), tol, max_steps, omega, epsilon_decay, num_iters, start, mesh
     )
 
 
@@ -183,6 +184,7 @@ def transport_of(
     epsilon_decay=0.5,
     num_iters=None,
     start=None,
+    mesh: Mesh | None = None,
     *,
     symmetric: bool = False,
 ) -> Transport:
@@ -190,10 +192,11 @@ def transport_of(
 
     Args:
         make_problem: returns the checked problem, in float64 if called with ``wide=True``.
+        mesh: over which rows are spread, or None.
         symmetric: True if rows and columns are the same points with the same weights.
     """
     options = check_options(tol, max_steps, omega, epsilon_decay, num_iters)
-    checked = make_problem()
+    checked = spread_problem(make_problem(), mesh)
     start = _check_start(start, checked.m)
     solution = solve_checked(checked, *options, start=start, symmetric=symmetric)
     if validation.is_traced(solution, start):
@@ -201,7 +204,7 @@ def transport_of(
     if int(solution.status) in (Status.PRECISION, Status.NOT_FINITE) and checked.problem.a.dtype != np.float64:
         # Costs and potentials need more digits than float32 has; the host has them.
         with jax.enable_x64(True):
-            checked = make_problem(wide=True)
+            checked = spread_problem(make_problem(wide=True), mesh)
             solution = solve_checked(checked, *options, start=start, symmetric=symmetric)
     with np.errstate(invalid="ignore", over="ignore"):
         return publish_solution(np, checked, jax.device_get(solution))
@@ -397,7 +400,7 @@ def _with_finite_epsilon(cost, problem: Problem):
     cached = cost is not matrix_tile and problem.a.shape[0] * problem.b.shape[0] <= MAX_CACHED_COSTS
     points, function = problem, exact_tile(cost) if cached else cost
     if cached:
-        cost, problem = matrix_tile, problem._replace(rows=all_costs(cost, problem.rows, problem.columns), columns=())
+        cost, problem = matrix_tile, problem._replace(rows=all_costs(cost, problem), columns=())
     detached = jax.lax.stop_gradient((points, problem))
     if cost is matrix_tile:
         # A NaN among the costs makes ε NaN, which ends the loop after one iteration.
@@ -477,24 +480,3 @@ def _next_g(cost: TileCost, g, problem: Problem):
 def _best_f(cost: TileCost, g, problem: Problem) -> Any:
     constant = None if problem.rho_a is None else problem.full_f(jnp.zeros_like(problem.a))
     return optimal_potential(row_log_sum(cost, problem, g), problem.epsilon, problem.rho_a, constant)
-
-
-def row_log_sum(cost: TileCost, problem: Problem, g: Float[Array, " m"]) -> Float[Array, " n"]:
-    """Log-sum-exp log Σ_j b_j·exp((g_j − C_ij)/ε) of each row, in tiles."""
-
-    @jax.checkpoint
-    def tile(rows):
-        logits = logits_of(cost(rows, problem.columns), g[None, :], problem.epsilon) + safe_log(problem.b)[None, :]
-        return (), responsibilities(logits.T)[0]
-
-    return fold_rows(tile, problem.rows, tile=tile_for(problem))[1]
-
-
-def largest_cost(cost: TileCost, problem: Problem) -> Float[Array, ""]:
-    """Greatest finite |C|, between rows and columns of any weight."""
-
-    def tile(rows):
-        costs = jnp.abs(cost(rows[0], problem.columns))
-        return jnp.max(jnp.where(jnp.isfinite(costs), costs, 0)), ()
-
-    return fold_rows(tile, tile_inputs(problem), tile=tile_for(problem), monoid=MAX)[0]

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcluster.cluster.sinkhorn.folds import fold_problem
 from jaxcluster.cluster.sinkhorn.problem import (
     Problem,
     TileCost,
     logits_of,
-    tile_for,
 )
-from jaxcluster.core.fold import fold_rows
+from jaxcluster.core.fold import MAX
 from jaxcluster.ops.logsumexp import LOG_SUM_EXP, responsibilities
 from jaxcluster.types import Array, Float
 
@@ -128,13 +128,13 @@ def stable_update(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> Pot
     def tile(rows):
         rows, a, f, *constant = rows
         # Costs are computed once for both updates: the new f of a row is all that its part of the column sums needs.
-        bare = logits_of(cost(rows, problem.columns), jnp.zeros_like(g)[None, :], epsilon)
+        bare = logits_of(cost(rows, problem.columns), jnp.zeros((1, *g.shape), g.dtype), epsilon)
         row_sum = responsibilities((bare + (g / epsilon + safe_log(problem.b))[None, :]).T)[0]
         f = overrelaxed_update(f, row_sum, epsilon, problem.rho_a, *(constant or (None,)), omega=omega)
         return responsibilities(bare + (f / epsilon + safe_log(a))[:, None])[0], (f, row_sum)
 
     rows = tile_inputs(problem, f, *_row_constants(problem))
-    column_sum, (new_f, row_sum) = fold_rows(tile, rows, tile=tile_for(problem), monoid=LOG_SUM_EXP)
+    column_sum, (new_f, row_sum) = fold_problem(problem, tile, rows, monoid=LOG_SUM_EXP)
     return _finish(problem, g, new_f, row_sum, column_sum, epsilon, omega)
 
 
@@ -160,7 +160,7 @@ def fast_update(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> tuple
         return (scale @ powers, jnp.sum(scale)), (f, row_sum, sums)
 
     rows = tile_inputs(problem, f, *_row_constants(problem))
-    (columns, scale), (new_f, row_sum, sums) = fold_rows(tile, rows, tile=tile_for(problem))
+    (columns, scale), (new_f, row_sum, sums) = fold_problem(problem, tile, rows)
     # What underflows in a column is below tiny times the sum of the scales.
     exact = _all(columns > least * scale, problem.b) & _all(sums > least * jnp.sum(problem.b), problem.a)
     column_sum = jnp.log(jnp.maximum(columns, jnp.finfo(f.dtype).tiny)) - g / epsilon
@@ -193,7 +193,7 @@ def kernel_update(problem: Problem, kernel: Kernel, f, g, epsilon, omega) -> tup
         return (scale @ powers, jnp.sum(scale)), (f, row_sum, sums)
 
     rows = ((kernel.powers, kernel.row_max), problem.a, f, *_row_constants(problem))
-    (columns, scale), (new_f, row_sum, sums) = fold_rows(tile, rows, tile=tile_for(problem))
+    (columns, scale), (new_f, row_sum, sums) = fold_problem(problem, tile, rows)
     # What underflows, in the kernel or in a product with it, is below tiny times the scales and the entries.
     exact = _all(columns > least * (scale + f.shape[0]), problem.b)
     exact &= _all(sums > least * (jnp.sum(scales) + g.shape[0]), problem.a)
@@ -274,6 +274,27 @@ def _row_max(logits):
 def _all(condition, weight):
     """True if the condition holds for all but entries of weight 0, from and to which no mass moves."""
     return jnp.all(condition | ~(weight > 0))
+
+
+def row_log_sum(cost: TileCost, problem: Problem, g: Float[Array, " m"]) -> Float[Array, " n"]:
+    """Log-sum-exp log Σ_j b_j·exp((g_j − C_ij)/ε) of each row, in tiles."""
+
+    @jax.checkpoint
+    def tile(rows):
+        logits = logits_of(cost(rows, problem.columns), g[None, :], problem.epsilon) + safe_log(problem.b)[None, :]
+        return (), responsibilities(logits.T)[0]
+
+    return fold_problem(problem, tile, problem.rows)[1]
+
+
+def largest_cost(cost: TileCost, problem: Problem) -> Float[Array, ""]:
+    """Greatest finite |C|, between rows and columns of any weight."""
+
+    def tile(rows):
+        costs = jnp.abs(cost(rows[0], problem.columns))
+        return jnp.max(jnp.where(jnp.isfinite(costs), costs, 0)), ()
+
+    return fold_problem(problem, tile, tile_inputs(problem), monoid=MAX)[0]
 
 
 # -- rounding ----------------------------------------------------------------------------------------------------------
