@@ -12,13 +12,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from jaxcluster.cluster.lloyd import inertia_of, mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means
 from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, signals, validation
+from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared
+from jaxcluster.core.shard import axis_of, rows_of, solve_over_rows
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import DIFFERENCE_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Status
@@ -87,7 +90,7 @@ def run_lloyd(
     Returns:
         The run of least inertia, and its status; Ctrl-C ends the runs with the best so far.
     """
-    limit = float(tol) * float(_variance(prepared.points))
+    limit = float(tol) * float(_over_rows(_variance, _Static(), prepared.points))
     runs = []
     for start in starts:
         try:
@@ -124,7 +127,8 @@ def initial_centers(prepared: Prepared, problem: HostProblem) -> list[Float[Arra
     if problem.init == FROM_CENTERS:
         return [problem.constraints.enter(prepared.frame).initial]
     keys = [problem.key] if problem.runs == 1 else jax.random.split(problem.key, problem.runs)
-    return [_seed(each, prepared.points, problem.k, init=problem.init) for each in keys]
+    static = _Static(problem.k, problem.init)
+    return [_over_rows(_seed, static, prepared.points, each) for each in keys]
 
 
 def fit_of(
@@ -192,7 +196,8 @@ def _run(prepared, assign, centers, limit, max_steps):
     labels, warm_start = assign(centers, None)
     run = HostLloydState(centers, labels, warm_start, _inertia_of(prepared, centers, labels), np.inf, ())
     while len(run.history) < max_steps and run.residual > limit and not signals.interrupted():
-        centers, shift = _means(prepared.unit_weights, prepared.points, _padded(run.labels, prepared), run.centers)
+        static, labels = _Static(uniform=prepared.unit_weights), _padded(run.labels, prepared)
+        centers, shift = _over_rows(_means, static, prepared.points, run.centers, labels=labels)
         try:
             labels, warm_start = assign(centers, run.warm_start)
         except signals.Stopped:  # a step may take minutes: the state before it is the result
@@ -215,22 +220,51 @@ def _padded(labels, prepared):
 
 
 def _inertia_of(prepared, centers, labels):
-    return float(_inertia(prepared.points, centers, _padded(labels, prepared)))
+    return float(_over_rows(_inertia, _Static(), prepared.points, centers, labels=_padded(labels, prepared)))
 
 
-_inertia = jax.jit(inertia_of)
-_seed = jax.jit(seed_centers, static_argnums=2, static_argnames="init")
+class _Static(NamedTuple):
+    """Static options of the programs of a step."""
+
+    k: int = 0
+    init: str = ""
+    uniform: bool = False
+    axis_name: str | None = None
 
 
-@jax.jit
-def _variance(points):
-    return mean_variance(points, squared_norms(points.x))
+def _over_rows(program, static, points, *whole, labels=None):
+    """Result of ``program(static, points, *labels, *whole)``, where the samples lie: on a device, or over a mesh."""
+    arguments = points, *(() if labels is None else (labels,))
+    sharding = points.x.sharding
+    if not isinstance(sharding, NamedSharding):
+        return _compiled(program, static, *arguments, *whole)
+    specs, mesh = rows_of(sharding.mesh), sharding.mesh
+    in_specs = *[specs.row for _ in arguments], *[specs.whole for _ in whole]
+    static = static._replace(axis_name=axis_of(mesh))
+    return solve_over_rows(program, static, mesh, in_specs, specs.whole, *arguments, *whole)
 
 
-@partial(jax.jit, static_argnums=0)
-def _means(uniform, points, labels, centers):
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled(program, static, *arguments):
+    return program(static, *arguments)
+
+
+def _seed(static, points, key):
+    return seed_centers(key, points, static.k, init=static.init, axis_name=static.axis_name)
+
+
+def _variance(static, points):
+    return mean_variance(points, squared_norms(points.x), axis_name=static.axis_name)
+
+
+def _inertia(static, points, labels, centers):
+    return inertia_of(points, centers, labels, axis_name=static.axis_name)
+
+
+def _means(static, points, labels, centers):
     """Mean of each cluster's samples, or its center where it has none, and Σ‖Δc‖²."""
-    sums, weight = cluster_sums(points, labels, centers.shape[0], uniform=uniform)
+    sums = cluster_sums(points, labels, centers.shape[0], uniform=static.uniform)
+    sums, weight = all_reduce(sums, static.axis_name)
     occupied = weight[:, None] > 0
     means = jnp.where(occupied, sums / jnp.where(occupied, weight[:, None], 1), centers)
     return means, jnp.sum(jnp.square(means - centers))

@@ -36,6 +36,8 @@ class BalancedKMeans(CenterEstimator):
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
+        mesh: devices over which the samples are spread, such as ``jaxcluster.sharding.row_mesh()``; None for one. The
+            host assigns them all the same.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -64,6 +66,7 @@ class BalancedKMeans(CenterEstimator):
     tol: Any = 1e-4
     random_state: Any = None
     order: Any = None
+    mesh: Any = None
 
     @canonical
     def fit(self, X: Any, y: Any = None) -> BalancedKMeans:
@@ -82,7 +85,7 @@ class BalancedKMeans(CenterEstimator):
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
         bounds = {"size_min": self.size_min, "size_max": self.size_max}
-        options = {"tol": self.tol, "max_steps": self.max_iter, **bounds}
+        options = {"tol": self.tol, "max_steps": self.max_iter, "mesh": self.mesh, **bounds}
         runs = self._n_runs(auto=AUTO_RESTARTS)
         fit, frame = self._fit_from_starts(balanced.fit_framed, X, runs, **options)
         fit = self._publish(fit, frame, X, None)

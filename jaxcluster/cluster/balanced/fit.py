@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.balanced.dual_newton import check_sizes
 from jaxcluster.cluster.balanced.shortest_paths import solve_assignment
@@ -30,6 +31,7 @@ from jaxcluster.cluster.precision import with_precision_status
 from jaxcluster.core import signals, validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.shard import check_own_mesh
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
 
@@ -70,6 +72,7 @@ def fit(
     n_init: int = 1,
     tol: Any = 1e-4,
     max_steps: Any = 300,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Cluster samples around k centers that minimize the inertia under bounds on the cluster sizes.
 
@@ -88,6 +91,8 @@ def fit(
         n_init: runs from different initial centers; the one of least inertia is returned. 1 where ``init`` is an array.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
         max_steps: maximum number of steps of a run.
+        mesh: of this process, over whose devices the samples are spread for seeds, distances and means; assignments are
+            found on the host all the same. None for one device.
 
     Returns:
         `Fit` with a `BalancedState`, labels (n_samples,) int32, steps, status and the inertia after each step. Status
@@ -99,12 +104,22 @@ def fit(
             traced arguments.
     """
     options = {"size_min": size_min, "size_max": size_max, "init": init, "n_init": n_init}
-    return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
+    return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps, mesh=mesh)[0]
 
 
 @signals.keeping_result()
 def fit_framed(
-    key: Any, x: Any, k: Any, *, size_min: Any, size_max: Any, init: Any, n_init: Any, tol: Any, max_steps: Any
+    key: Any,
+    x: Any,
+    k: Any,
+    *,
+    size_min: Any,
+    size_max: Any,
+    init: Any,
+    n_init: Any,
+    tol: Any,
+    max_steps: Any,
+    mesh: Mesh | None = None,
 ) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
@@ -116,7 +131,7 @@ def fit_framed(
     bounds = check_sizes(size_min, size_max, x.shape[0], k)
     # Before anything of that size is allocated.
     check_costs(x.shape[0], k)
-    prepared = prepare(x)
+    prepared = prepare(x, mesh=check_own_mesh(mesh, x))
 
     def assign(centers, duals):
         # The dual variables of the last assignment are a warm start: centers have moved little.
