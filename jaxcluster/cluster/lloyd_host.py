@@ -238,7 +238,8 @@ def _over_rows(program, static, points, *whole, labels=None):
     sharding = points.x.sharding
     if not isinstance(sharding, NamedSharding):
         return _compiled(program, static, *arguments, *whole)
-    specs, mesh = rows_of(sharding.mesh), sharding.mesh
+    mesh: Any = sharding.mesh
+    specs = rows_of(mesh)
     in_specs = *[specs.row for _ in arguments], *[specs.whole for _ in whole]
     static = static._replace(axis_name=axis_of(mesh))
     return solve_over_rows(program, static, mesh, in_specs, specs.whole, *arguments, *whole)

@@ -40,6 +40,9 @@ def fold_problem(
         tile_function: tile of rows -> (summary, per_row).
         rows: arrays with n rows.
         monoid: operation that reduces summaries.
+
+    Returns:
+        The reduced summary, the same on every device, and the per-row results, where the rows are.
     """
     n, m = problem.a.shape[0], problem.b.shape[0]
     if problem.devices is None:
