@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich import box
@@ -22,7 +22,15 @@ from jaxcluster.cli.errors import as_options, one_line
 from jaxcluster.core import signals
 from jaxcluster.core.messages import printable
 
-STDERR = Console(stderr=True, highlight=False)
+
+class _Stderr(Console):
+    """Console for stderr. Once its reader is gone its lines are dropped: a message must not end a fit."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+STDERR = _Stderr(stderr=True, highlight=False)
 """The only console for stderr: lines that are printed during a stage must go through the one that shows progress."""
 
 
@@ -45,7 +53,8 @@ def complain(kind: str, message: str, style: str) -> None:
     if kind == "Warning":
         WARNED.append(printable(one_line(message)))
     text = Text.assemble((f"{kind}:", f"bold {style}"), " ", (printable(one_line(message)), style))
-    STDERR.print(text, soft_wrap=True)
+    with suppress(OSError):  # a full disk or a closed terminal: work goes on
+        STDERR.print(text, soft_wrap=True)
 
 
 def show_table(

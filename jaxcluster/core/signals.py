@@ -1,4 +1,4 @@
-"""Graceful shutdown on SIGINT and SIGTERM, within two seconds, whatever the main thread is doing.
+"""Graceful shutdown on SIGINT, SIGTERM and SIGHUP, within two seconds, whatever the main thread is doing.
 
 Python runs signal handlers between two instructions of the main thread, also inside callbacks of JAX, the garbage
 collector or a finalizer, where an exception is printed and dropped. So the handlers here only set a flag, and long
@@ -23,15 +23,15 @@ from types import FrameType
 
 from jaxcluster.core.messages import warn
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Signals that request a process to stop."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""Signals that request a process to stop; SIGHUP is that of a terminal that was closed."""
 
 COMMIT_LOCK = threading.RLock()
 """Lock around the renames of finished files, so that a process does not end between two of them."""
 
 NOTHING_WRITTEN = "nothing was written."
 
-EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 75}
+EXIT_CODES: dict[int, int] = {number: 130 if number == signal.SIGINT else 75 for number in STOP_SIGNALS}
 """Exit codes: 128 + the signal's number, as in shells, and EX_TEMPFAIL of sysexits.h: run again to resume."""
 
 EXIT_WORDS = {130: "Interrupted", 75: "Terminated"}
@@ -290,7 +290,8 @@ class SignalWatcher:
             if self._ended.is_set():
                 return
             run_hooks()
-            sys.stderr.write(exit_message(EXIT_CODES[number]))
+            with suppress(OSError, ValueError, AttributeError):  # stderr is closed, or its terminal
+                sys.stderr.write(exit_message(EXIT_CODES[number]))
             _exit(EXIT_CODES[number])
 
 
@@ -299,6 +300,6 @@ def _exit(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # closed, or a pipe without a reader
+        except (OSError, ValueError, AttributeError):  # closed, or a pipe without a reader
             continue
     os._exit(code)

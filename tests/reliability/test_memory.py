@@ -49,6 +49,7 @@ ASKED = {
     "covariances of a posterior": lambda: lambda: jc.bayesian_gmm.fit(KEY, rows(64, 30), 3),
     "costs within bounds": lambda: lambda: jc.balanced.fit(KEY, rows(), K),
     "costs under links": lambda: lambda: jc.constrained.fit(KEY, rows(), K),
+    "weights of categories": lambda: lambda: jc.kmodes.fit(KEY, np.arange(2 * N).reshape(N, 2), 9),
     "a plan": plan,
     "a contingency matrix": lambda: lambda: jc.metrics.contingency_matrix(np.arange(N), np.arange(N)),
     "components": lambda: lambda: jc.preprocessing.TruncatedSVD(8).fit(rows(N, 50)),

@@ -8,12 +8,14 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from command_line import K, call, read_labels, refuse, rows_and_species, write_csv
 
 import jaxcluster as jc
+from jaxcluster.cli import console
 from jaxcluster.cli.errors import UserError
 from jaxcluster.cli.output_dir import check_folder, claimed_folder, read_sealed, write_sealed
 from jaxcluster.cli.run import find_run
@@ -251,6 +253,15 @@ def test_places_that_are_none(folder, tmp_path):
     (tmp_path / "pipe.csv").symlink_to(tmp_path / "pipe")
     assert "is a pipe, a socket or a device" in refuse(*labels, tmp_path / "pipe.csv")
     assert "cannot be written to" in refuse(*fit(folder, "/proc/run"))
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, OSError])
+def test_a_message_that_nobody_reads_ends_nothing(error, monkeypatch):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(console, "STDERR", console._Stderr(file=SimpleNamespace(write=fail, flush=lambda: None)))
+    console.complain("Error", "the disk is full", "red")
 
 
 def test_a_disk_that_fails_for_settings_is_named(folder, tmp_path, monkeypatch):

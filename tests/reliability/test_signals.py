@@ -25,6 +25,9 @@ def save():
         os.kill(os.getpid(), number)
         signal.pause()  # a save that never ends
 
+if "closed" in sys.argv:
+    os.close(2)
+    sys.stderr = None
 SignalWatcher().start()
 signals.set_stop_message("one epoch is kept.")
 endless = jax.jit(lambda: jax.lax.while_loop(lambda i: i >= 0, lambda i: i * 0, 1)).lower().compile()
@@ -46,6 +49,11 @@ def test_signal_ends_a_process_in_a_compiled_program(name, code, word):
     done = start(name)
     assert (done.returncode, done.stdout) == (code, "saved\n")
     assert done.stderr.endswith(f"{word}: one epoch is kept.\n")
+
+
+def test_a_closed_terminal_ends_a_process_too():
+    done = start("SIGHUP", "closed")
+    assert (done.returncode, done.stdout) == (75, "saved\n")
 
 
 def test_a_second_signal_does_not_wait_for_the_save():

@@ -38,7 +38,7 @@ from jaxcluster.cluster.kprototypes.iteration import (
 from jaxcluster.cluster.kprototypes.seeding import seed_prototypes
 from jaxcluster.cluster.lloyd import differentiable_means
 from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
-from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_run
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce, map_rows
@@ -77,6 +77,10 @@ class KPrototypesState(NamedTuple):
     def objective(self) -> Float[Published, "*batch"]:
         """The inertia, by which runs are compared."""
         return self.inertia
+
+
+WEIGHT_BYTES = 12
+"""Bytes of the weight of a category in a cluster: float32, of two steps, and while the heaviest is chosen."""
 
 
 class FitOptions(NamedTuple):
@@ -210,6 +214,8 @@ def solve_checked(
     validation.check_positive("max_steps", max_steps)
     name, start = check_init(init, k, d, codes.shape[1])
     runs, capacity = check_runs(name, n_init), history_capacity(max_steps)
+    subject = f"the weights of {k:,} clusters in {sum(n_categories):,} categories, of {runs} starts,"
+    memory.check(WEIGHT_BYTES * runs * k * sum(n_categories), subject, "Lower k or n_init, or merge rare categories.")
     problem = Problem(
         mixed_points(prepared, d, codes),
         category_slots(n_categories),
