@@ -84,6 +84,13 @@ def theirs_as_state(theirs, covariance):
     return gmm.GMMState(*arrays, jnp.asarray(theirs.lower_bound_), jnp.zeros(K, bool), jnp.asarray(0.0))
 
 
+def test_a_far_row_is_in_some_component():
+    x = SETS["iris"]()
+    state = theirs_as_state(theirs_from(x, parameters(x, "diag"), "diag"), "diag")
+    proba = gmm.predict_proba(state, np.array([[1e3], [1e9], [-1e30]]) * np.ones(D))
+    np.testing.assert_allclose(np.sum(proba, axis=1), 1, rtol=1e-6)
+
+
 @pytest.mark.parametrize("covariance", TYPES)
 def test_densities_agree_with_scikit_learn(covariance):
     x = SETS["iris"]()

@@ -240,6 +240,15 @@ def test_bad_input_is_refused(arguments, options, message):
         sinkhorn.solve(*arguments, **{"epsilon": 1.0, **options})
 
 
+@pytest.mark.parametrize("offset", [1e6, -1e8])
+def test_assignments_of_scores_far_from_zero(offset):
+    """Rows of assignments sum to 1 and do not depend on a constant of the scores."""
+    scores = np.random.default_rng(0).normal(size=(6, 4))
+    assignments = sinkhorn.swav_assignments(scores + offset)
+    np.testing.assert_allclose(assignments, sinkhorn.swav_assignments(scores), atol=1e-5)
+    np.testing.assert_allclose(np.sum(assignments, axis=1), 1, rtol=1e-6)
+
+
 def test_bad_input_elsewhere_is_refused(key):
     solved = sinkhorn.solve(X, Y, epsilon=1.0, **SHORT)
     for call, message in [

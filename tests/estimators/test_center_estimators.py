@@ -133,6 +133,15 @@ def test_the_cosine_metric_reaches_every_function(blobs):
     np.testing.assert_allclose(estimator.score(blobs.x), -estimator.inertia_, rtol=1e-5)
 
 
+def test_a_row_without_direction_is_in_the_first_cluster(blobs):
+    """Its cosine distance to all centers is the same, and ties go to the lower index, in the fit as in predict."""
+    x = blobs.x.copy()
+    x[-1] = 0
+    estimator = KMeans(4, init=blobs.x[:4], metric="cosine").fit(x)
+    assert estimator.labels_[-1] == 0
+    np.testing.assert_array_equal(estimator.predict(x), estimator.labels_)
+
+
 def test_frozen_centers_stay(blobs):
     start = blobs.centers + 1
     estimator = KMeans(4, init=start, frozen=[True, False, True, False]).fit(blobs.x)
