@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh
 from jaxcluster.core import signals, validation
 from jaxcluster.core.checkpoint import Checkpoints, fingerprint, prepare
 from jaxcluster.core.messages import warn
+from jaxcluster.core.shard import check_own_mesh
 from jaxcluster.deep.batches import DeviceRows, as_rows
 from jaxcluster.deep.epoch import CAUSES, CompiledTrainer, TrainState
 from jaxcluster.deep.optimizers import adam, check_optimizer
@@ -333,6 +334,7 @@ def _check_batch_size(batch_size, n, mesh):
         raise ValueError(f"batch_size={batch_size} is more than the {n} rows there are. Pass at most {n}.")
     if mesh is not None and (len(mesh.axis_names) != 1 or set(mesh.axis_types) != {AxisType.Auto}):
         raise ValueError(f"{mesh} must have one axis, of type Auto: make it by jaxcluster.sharding.row_mesh().")
+    check_own_mesh(mesh)
     if mesh is not None and batch_size % mesh.size:
         raise ValueError(
             f"batch_size={batch_size} cannot be shared equally by the {mesh.size} devices of the mesh. Pass a multiple "
