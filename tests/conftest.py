@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from importlib.metadata import version
 
@@ -15,6 +16,10 @@ HOST_DEVICES = 2
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
+# A shell lets what it starts in the background ignore Ctrl-C, and its children too; tests press it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Nearly all of the time of the tests is XLA's compiler, and most of that is polish that tests do not need: without it
 # a mixture compiles in a fifth of the time. What the caller asks for comes last and wins, so the programs that users
