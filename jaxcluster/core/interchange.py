@@ -31,7 +31,7 @@ FAILURES = (BufferError, RuntimeError, TypeError, ValueError, AttributeError)
 
 
 def as_array(x: Any, *, name: str = "x") -> Any:
-    """NumPy or JAX array in the memory of an array of another framework; anything else as it is.
+    """NumPy or JAX array in the memory of an array of another framework or image; anything else as it is.
 
     Args:
         x: any object.
@@ -45,7 +45,7 @@ def as_array(x: Any, *, name: str = "x") -> Any:
     if not (hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__")):
         if hasattr(x, "__cuda_array_interface__") and not hasattr(x, "__array__"):
             raise TypeError(f"{name} is {_kind(x)} on a CUDA device without DLPack. Pass cupy.asarray({name}).")
-        return x
+        return np.asarray(x) if hasattr(x, "__array_interface__") and not hasattr(x, "__array__") else x
     if getattr(x, "requires_grad", False) is True:
         raise TypeError(f"{name} is {_kind(x)} that needs a gradient, and a fit gives none. Pass {name}.detach().")
     try:

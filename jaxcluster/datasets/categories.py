@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core.messages import warn
-from jaxcluster.core.validation import narrow_objects, widen
+from jaxcluster.core.validation import check_no_keys, narrow_objects, widen
 from jaxcluster.datasets.base import column_index, split_columns, stack_columns
 from jaxcluster.datasets.dataframes import as_rows, column_names, is_missing, table_columns
 
@@ -194,6 +194,7 @@ def _split_columns(X, name):
     if np.ma.is_masked(X):
         raise ValueError(f"{name} is a masked array with {np.ma.count_masked(X)} masked entries. Fill them first.")
     X = as_rows(X, name=name)
+    check_no_keys(X, name)
     if (titles := column_names(X)) is not None:
         names = tuple(titles) if all(isinstance(each, str) for each in titles) else None
         return names, table_columns(X)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 from decimal import Decimal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from sklearn.base import clone
 from sklearn.pipeline import FeatureUnion, make_pipeline
 
 from bench import inputs
-from jaxcluster import KMeans, kmeans
+from jaxcluster import KMeans, KModes, kmeans
 from jaxcluster.core.sources import ArraySource
 from jaxcluster.datasets.dataframes import as_rows, number_matrix
 from jaxcluster.estimators import ESTIMATORS
@@ -154,6 +155,11 @@ def test_arrays_of_other_frameworks_are_shared():
     half = jnp.asarray(X, jnp.bfloat16)
     np.testing.assert_array_equal(read(KMeans(2), Shared(half)), X)
     assert kmeans.fit(jax.random.key(0), Shared(X), 2).labels.shape == (12,)
+    image = SimpleNamespace(__array_interface__=X.__array_interface__)  # as images share their pixels
+    np.testing.assert_array_equal(read(KMeans(2), image), X)
+    modes = KModes(2)
+    modes._read(image, reset=True)
+    assert modes.n_features_in_ == X.shape[1]
 
 
 @pytest.mark.parametrize(
