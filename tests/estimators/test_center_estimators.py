@@ -133,7 +133,7 @@ def test_the_cosine_metric_reaches_every_function(blobs):
     np.testing.assert_allclose(estimator.score(blobs.x), -estimator.inertia_, rtol=1e-5)
 
 
-def test_a_row_without_direction_is_in_the_first_cluster(blobs):
+def test_a_row_without_direction_is_in_cluster_0(blobs):
     """Its cosine distance to all centers is the same, and ties go to the lower index, in the fit as in predict."""
     x = blobs.x.copy()
     x[-1] = 0
