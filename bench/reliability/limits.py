@@ -81,6 +81,9 @@ def many_shapes(bench: Bench, name: str) -> Iterator[Trial]:
         print(f"{name}: {measured['shapes']} shapes say nothing: raise --minutes", file=sys.stderr, flush=True)
         return
     early, late = measured["early_bytes"], measured["late_bytes"]
+    if late > GROWTH * early and not measured["releases"] and measured["maps"] > GROWTH * measured["early_maps"]:
+        print(f"{name}: programs are still added, and none was released: raise --shapes or --minutes", file=sys.stderr)
+        return
     report = (
         f"{name}, {measured['shapes']:,} shapes: {measured['maps']:,} maps at most, {measured['releases']} releases, "
         f"{early / 1e6:,.0f} MB at most at first, {late / 1e6:,.0f} MB at most later"

@@ -94,7 +94,14 @@ def summary(maps: Sequence[int], memory: Sequence[int], early: int) -> dict[str,
     released = [number for number in range(1, len(maps)) if 2 * maps[number] < maps[number - 1]]
     early = min(max([early, *released[:1]]), len(maps))
     tops = {"early_bytes": max(memory[:early]), "late_bytes": max(memory[early:], default=memory[-1])}
-    return {"shapes": len(maps), "maps": max(maps), "releases": len(released), **tops, "bytes": memory[-1]}
+    return {
+        "shapes": len(maps),
+        "maps": max(maps),
+        "early_maps": max(maps[:early]),
+        "releases": len(released),
+        **tops,
+        "bytes": memory[-1],
+    }
 
 
 if __name__ == "__main__":
