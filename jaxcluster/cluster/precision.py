@@ -48,7 +48,6 @@ def unresolved_samples(
 
 
 @jax.jit
-@jax.jit
 def unresolved_about_means(points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Bool[Array, " n"]:
     """`unresolved_samples` about the means of the clusters, for centers that may be far from them.
 

@@ -1,33 +1,45 @@
 """Data sets: readers of files, built-in and generated sets, encoding, imputation and scaling.
 
->>> load("iris").x.shape
+Names load when they are first used: an estimator that is given an array needs none of the readers.
+
+>>> import jaxcluster as jc
+>>> jc.datasets.load("iris").x.shape
 (150, 4)
 """
 
-from jaxcluster.datasets.base import DataError, DataNotFoundError, Dataset
-from jaxcluster.datasets.encoding import Encoding
-from jaxcluster.datasets.imputation import IMPUTATIONS, Imputation, impute
-from jaxcluster.datasets.loading import builtin_names, load, load_labels
-from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
-from jaxcluster.datasets.scan import scan
+from __future__ import annotations
 
-__all__ = [
-    "IMPUTATIONS",
-    "SCALINGS",
-    "DataError",
-    "DataNotFoundError",
-    "Dataset",
-    "Encoding",
-    "Imputation",
-    "Scaling",
-    "builtin_names",
-    "impute",
-    "load",
-    "load_labels",
-    "scale",
-    "scan",
-]
+import importlib
+from typing import Any
+
+_OBJECTS = {
+    "IMPUTATIONS": "imputation",
+    "SCALINGS": "scaling",
+    "DataError": "base",
+    "DataNotFoundError": "base",
+    "Dataset": "base",
+    "Encoding": "encoding",
+    "Imputation": "imputation",
+    "Scaling": "scaling",
+    "builtin_names": "loading",
+    "impute": "imputation",
+    "load": "loading",
+    "load_labels": "loading",
+    "scale": "scaling",
+    "scan": "file_sources",
+}
+"""Public objects, and the module of this package that defines each."""
+
+__all__ = [*_OBJECTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OBJECTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}.")
+    value = getattr(importlib.import_module(f"{__name__}.{_OBJECTS[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(__all__)
