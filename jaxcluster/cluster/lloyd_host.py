@@ -14,17 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from jaxcluster.cluster.kmeans_state import padded_number
 from jaxcluster.cluster.lloyd import inertia_of, mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means
 from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, signals, validation
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.core.padding import pad_active, padded_tol
 from jaxcluster.core.preparation import Prepared
 from jaxcluster.core.shard import axis_of, rows_of, solve_over_rows
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import DIFFERENCE_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
-from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Status
+from jaxcluster.types import Array, Bool, Fit, Float, KeyArray, Status
 
 Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]
 """(centers, warm start of the last assignment, None at first) -> (n,) labels, warm start of the next assignment.
@@ -67,7 +69,7 @@ class HostLloydState(NamedTuple):
         history: the inertia after each step.
     """
 
-    centers: Float[Array, "k d"]
+    centers: np.ndarray
     labels: np.ndarray
     warm_start: Any
     inertia: float
@@ -77,7 +79,7 @@ class HostLloydState(NamedTuple):
 
 def run_lloyd(
     prepared: Prepared, assign: Assign, starts: list, *, tol: Any, max_steps: Any
-) -> tuple[HostLloydState, Int[Array, ""]]:
+) -> tuple[HostLloydState, np.int32]:
     """Iterate from each of several initial centers.
 
     Args:
@@ -90,7 +92,8 @@ def run_lloyd(
     Returns:
         The run of least inertia, and its status; Ctrl-C ends the runs with the best so far.
     """
-    limit = float(tol) * float(_over_rows(_variance, _Static(), prepared.points))
+    columns, d = prepared.points.x.shape[1], len(prepared.frame.origin)
+    limit = float(padded_tol(float(tol), columns, d)) * float(_over_rows(_variance, _Static(), prepared.points))
     runs = []
     for start in starts:
         try:
@@ -104,8 +107,8 @@ def run_lloyd(
     best = min(runs, key=lambda run: run.inertia if np.isfinite(run.inertia) else np.inf)
     unfinished = any(run.residual > limit and len(run.history) < max_steps for run in runs)
     if unfinished or len(runs) < len(starts):
-        return best, jnp.int32(Status.INTERRUPTED)
-    return best, jnp.int32(Status.MAX_STEPS if best.residual > limit else Status.CONVERGED)
+        return best, np.int32(Status.INTERRUPTED)
+    return best, np.int32(Status.MAX_STEPS if best.residual > limit else Status.CONVERGED)
 
 
 def check_problem(
@@ -122,17 +125,19 @@ def check_problem(
     return HostProblem(key, x, k, name, constraints, validation.check_count("n_init", n_init))
 
 
-def initial_centers(prepared: Prepared, problem: HostProblem) -> list[Float[Array, "k d"]]:
+def initial_centers(prepared: Prepared, problem: HostProblem) -> list[np.ndarray]:
     """Initial centers of each run, in the frame of the samples; one run from centers of the caller."""
-    if problem.init == FROM_CENTERS:
-        return [problem.constraints.enter(prepared.frame).initial]
+    k, init, columns = problem.k, problem.init, prepared.points.x.shape[1]
+    if init == FROM_CENTERS:
+        return [np.asarray(problem.constraints.enter(prepared.frame, columns=columns).initial)]
     keys = [problem.key] if problem.runs == 1 else jax.random.split(problem.key, problem.runs)
-    static = _Static(problem.k, problem.init)
-    return [_over_rows(_seed, static, prepared.points, each) for each in keys]
+    padded = padded_number(k, prepared, init, _mesh_of(prepared.points), problem.key)
+    static, active = _Static(padded or k, init), None if padded is None else pad_active(None, k, padded)
+    return [np.asarray(_over_rows(_seed, static, prepared.points, each, active))[:k] for each in keys]
 
 
 def fit_of(
-    state: Any, run: HostLloydState, status: Int[Array, ""], weight: np.ndarray, max_steps: Any, offset: float = 0.0
+    state: Any, run: HostLloydState, status: np.int32, weight: np.ndarray, max_steps: Any, offset: float = 0.0
 ) -> Fit:
     """The fit in the frame of the samples.
 
@@ -144,9 +149,9 @@ def fit_of(
         max_steps: capacity of the history.
         offset: added to its inertias.
     """
-    status = status_with(status, objective=state.inertia, incomplete=bool((weight <= 0).any()))
+    ended = _status_with(status, state.inertia, (weight <= 0).any())
     history = _padded_history(run, max_steps, offset)
-    return Fit(state, jax.device_put(run.labels), jnp.int32(len(run.history)), status, history)
+    return Fit(state, jax.device_put(run.labels), jax.device_put(np.int32(len(run.history))), ended, history)
 
 
 def _padded_history(run: HostLloydState, max_steps: Any, offset: float = 0.0) -> Float[Array, " capacity"]:
@@ -160,7 +165,9 @@ def unresolved_of(prepared: Prepared, run: HostLloydState) -> Bool[Array, " n"] 
     """Mask of `precision.unresolved_samples`, or None where the frame rounded none."""
     if not prepared.narrowed:
         return None
-    return unresolved_about_means(prepared.points, run.centers, _padded(run.labels, prepared))
+    return unresolved_about_means(
+        prepared.points, _padded_centers(run.centers, prepared), _padded(run.labels, prepared)
+    )
 
 
 def check_costs(n: int, k: int) -> None:
@@ -169,13 +176,14 @@ def check_costs(n: int, k: int) -> None:
     memory.check(COST_BYTES * n * k, subject, "Lower k, or pass fewer rows.")
 
 
-def squared_distances(prepared: Prepared, centers: Float[Array, "k d"]) -> np.ndarray:
+def squared_distances(prepared: Prepared, centers: np.ndarray) -> np.ndarray:
     """(n, k) squared distances of the samples to centers in their frame, on the host.
 
     Distances beyond the range of the dtype become its largest number: they are ordered all the same, and the inertia
     of such a fit is not finite, which its status says.
     """
-    costs = np.asarray(_sqeuclidean(prepared.points.x, centers))[: prepared.n]
+    costs = np.asarray(_sqeuclidean(prepared.points.x, _padded_centers(centers, prepared)))
+    costs = np.ascontiguousarray(costs[: prepared.n, : len(centers)])
     if np.isfinite(costs).all():
         return costs
     largest = np.finfo(costs.dtype).max
@@ -197,7 +205,9 @@ def _run(prepared, assign, centers, limit, max_steps):
     run = HostLloydState(centers, labels, warm_start, _inertia_of(prepared, centers, labels), np.inf, ())
     while len(run.history) < max_steps and run.residual > limit and not signals.interrupted():
         static, labels = _Static(uniform=prepared.unit_weights), _padded(run.labels, prepared)
-        centers, shift = _over_rows(_means, static, prepared.points, run.centers, labels=labels)
+        before = _padded_centers(run.centers, prepared)
+        means, shift = _over_rows(_means, static, prepared.points, before, labels=labels)
+        centers = np.asarray(means)[: len(centers)]
         try:
             labels, warm_start = assign(centers, run.warm_start)
         except signals.Stopped:  # a step may take minutes: the state before it is the result
@@ -219,8 +229,21 @@ def _padded(labels, prepared):
     return np.pad(labels, (0, prepared.points.weight.shape[0] - prepared.n))
 
 
+def _padded_centers(centers, prepared):
+    """Centers followed by copies, to which no label belongs, up to `padded_clusters`."""
+    k = len(centers)
+    padded = padded_number(k, prepared, FROM_CENTERS, _mesh_of(prepared.points)) or k
+    return np.pad(centers, ((0, padded - k), (0, 0)), mode="edge")
+
+
 def _inertia_of(prepared, centers, labels):
-    return float(_over_rows(_inertia, _Static(), prepared.points, centers, labels=_padded(labels, prepared)))
+    labels, centers = _padded(labels, prepared), _padded_centers(centers, prepared)
+    return float(_over_rows(_inertia, _Static(), prepared.points, centers, labels=labels))
+
+
+@jax.jit
+def _status_with(status, objective, incomplete):
+    return status_with(status, objective=objective, incomplete=incomplete)
 
 
 class _Static(NamedTuple):
@@ -232,13 +255,18 @@ class _Static(NamedTuple):
     axis_name: str | None = None
 
 
+def _mesh_of(points) -> Any:
+    """Mesh over whose devices samples are spread; None for one device."""
+    sharding = points.x.sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) else None
+
+
 def _over_rows(program, static, points, *whole, labels=None):
     """Result of ``program(static, points, *labels, *whole)``, where the samples lie: on a device, or over a mesh."""
     arguments = points, *(() if labels is None else (labels,))
-    sharding = points.x.sharding
-    if not isinstance(sharding, NamedSharding):
+    mesh = _mesh_of(points)
+    if mesh is None:
         return _compiled(program, static, *arguments, *whole)
-    mesh: Any = sharding.mesh
     specs = rows_of(mesh)
     in_specs = *[specs.row for _ in arguments], *[specs.whole for _ in whole]
     static = static._replace(axis_name=axis_of(mesh))
@@ -250,8 +278,8 @@ def _compiled(program, static, *arguments):
     return program(static, *arguments)
 
 
-def _seed(static, points, key):
-    return seed_centers(key, points, static.k, init=static.init, axis_name=static.axis_name)
+def _seed(static, points, key, active):
+    return seed_centers(key, points, static.k, init=static.init, active=active, axis_name=static.axis_name)
 
 
 def _variance(static, points):

@@ -101,8 +101,8 @@ ALGORITHMS = {
             "objective": "the history is that of a sample",
         },
     ),
-    "balanced": Algorithm(jc.balanced.fit, exempt={"traced": ON_HOST}),
-    "constrained": Algorithm(jc.constrained.fit, exempt={"traced": ON_HOST}),
+    "balanced": Algorithm(jc.balanced.fit, exempt={"traced": ON_HOST}, padded=True),
+    "constrained": Algorithm(jc.constrained.fit, exempt={"traced": ON_HOST}, padded=True),
     "spectral": Algorithm(
         partial(jc.spectral.fit, gamma=0.05),
         exempt={

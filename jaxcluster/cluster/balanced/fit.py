@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -131,7 +130,7 @@ def fit_framed(
     bounds = check_sizes(size_min, size_max, x.shape[0], k)
     # Before anything of that size is allocated.
     check_costs(x.shape[0], k)
-    prepared = prepare(x, mesh=check_own_mesh(mesh, x))
+    prepared = prepare(x, pad_columns=True, mesh=check_own_mesh(mesh, x))
 
     def assign(centers, duals):
         # The dual variables of the last assignment are a warm start: centers have moved little.
@@ -139,7 +138,7 @@ def fit_framed(
 
     best, status = run_lloyd(prepared, assign, initial_centers(prepared, problem), tol=tol, max_steps=max_steps)
     sizes = np.bincount(best.labels, minlength=k).astype(np.int32)
-    inertia, residual = jnp.asarray(best.inertia, best.centers.dtype), jnp.asarray(best.residual, best.centers.dtype)
+    inertia, residual = (np.asarray(each, best.centers.dtype) for each in (best.inertia, best.residual))
     state = BalancedState(best.centers, inertia, jax.device_put(sizes), residual)
     fitted = finalize(fit_of(state, best, status, sizes, max_steps), prepared, BalancedState.leave, length=2)
     unresolved = unresolved_of(prepared, best)
@@ -170,7 +169,7 @@ def assign(x: Any, centers: Any, *, size_min: Any = None, size_max: Any = None) 
     validation.check_finite(centers, name="centers")
     bounds = check_sizes(size_min, size_max, x.shape[0], centers.shape[0])
     prepared = prepare(x)
-    costs = squared_distances(prepared, prepared.frame.enter(centers))
+    costs = squared_distances(prepared, np.asarray(prepared.frame.enter(centers)))
     return jax.device_put(solve_assignment(costs, bounds, np.zeros(len(centers)))[0])
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.constrained.branch_and_bound import Component, conflict_components, label_component
@@ -142,7 +141,8 @@ def fit_framed(
     components = conflict_components(groups.conflicts, count, k, groups.first)
     means, total, scatter = groups.means(x, weights)
     check_costs(x.shape[0], k)
-    prepared = prepare(means if count == n else means.astype(x.dtype if x.dtype.kind == "f" else np.float64), total)
+    in_dtype = means if count == n else means.astype(x.dtype if x.dtype.kind == "f" else np.float64)
+    prepared = prepare(in_dtype, total, pad_columns=True)
     scaled = np.asarray(prepared.frame.scale(total, weight=1))
     scatter = float(prepared.frame.scale(scatter, length=2, weight=1))
 
@@ -154,7 +154,7 @@ def fit_framed(
     weight = np.bincount(best.labels, scaled, k)
     dtype = best.centers.dtype
     # The scatter about the means of the groups is the constant that the contraction left out.
-    inertia, residual = jnp.asarray(best.inertia + scatter, dtype), jnp.asarray(best.residual, dtype)
+    inertia, residual = (np.asarray(each, dtype) for each in (best.inertia + scatter, best.residual))
     state = ConstrainedState(best.centers, inertia, weight.astype(dtype), residual)
     fitted = finalize(
         fit_of(state, best, status, weight, max_steps, scatter), prepared, ConstrainedState.leave, length=2, weight=1
