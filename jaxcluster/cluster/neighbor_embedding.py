@@ -31,6 +31,7 @@ from jaxcluster.cluster import spectral
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.dtypes import beyond_float64, translated_alike
 from jaxcluster.core.fold import map_rows
+from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.metric_space import as_metric_space, unit_exponent
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.types import Array, Float, KeyArray
@@ -163,8 +164,12 @@ def fit(
     edges = graph.tocoo()
     # An epoch draws the heaviest edge once on average, and each edge from one of its ends at a time.
     steps = max(1, round(epochs * float(edges.data.sum() / edges.data.max()) / batch))
-    ends = tuple(jnp.asarray(each, jnp.int32) for each in (edges.row, edges.col))
-    cumulative = jnp.asarray(np.cumsum(edges.data) / edges.data.sum(), jnp.float32)
+    # Their number depends on the values of the samples: repeats of the last edge, of no weight, let other samples share
+    # the program.
+    short = padded_size(edges.nnz) - edges.nnz
+    ends = tuple(jnp.asarray(np.pad(each, (0, short), "edge"), jnp.int32) for each in (edges.row, edges.col))
+    shares = np.pad(np.cumsum(edges.data) / edges.data.sum(), (0, short), constant_values=1)
+    cumulative = jnp.asarray(shares, jnp.float32)
     operands = step_key, ends, cumulative, (jnp.float32(a), jnp.float32(b)), rate, jnp.int32(steps)
     places, taken = _optimize(batch, negatives, jnp.asarray(start, jnp.float32), operands, steps)
     return NeighborMap(places, samples, a, b, used, negatives, bool(np.isfinite(places).all()), taken == steps)

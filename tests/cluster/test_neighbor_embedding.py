@@ -166,3 +166,12 @@ def test_jaxs_switches():
     with switched(STRICT | IN_64_BITS):
         model = NeighborEmbedding(n_neighbors=8, epochs=10, init="pca", random_state=0).fit(x)
         assert np.isfinite(model.transform(x)).all()
+
+
+def test_other_samples_share_the_program():
+    counts = []
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(60, 4))
+        neighbor_embedding.fit(jax.random.key(0), x, 2, n_neighbors=5, epochs=2, init="pca")
+        counts.append(neighbor_embedding._steps._cache_size())
+    assert counts[1:] == counts[:2]
