@@ -168,8 +168,8 @@ def fit(
     # the program.
     short = padded_size(edges.nnz) - edges.nnz
     ends = tuple(jnp.asarray(np.pad(each, (0, short), "edge"), jnp.int32) for each in (edges.row, edges.col))
-    shares = np.pad(np.cumsum(edges.data) / edges.data.sum(), (0, short), constant_values=1)
-    cumulative = jnp.asarray(shares, jnp.float32)
+    rising = np.pad(np.cumsum(edges.data) / edges.data.sum(), (0, short), constant_values=1)
+    cumulative = jnp.asarray(rising, jnp.float32)
     operands = step_key, ends, cumulative, (jnp.float32(a), jnp.float32(b)), rate, jnp.int32(steps)
     places, taken = _optimize(batch, negatives, jnp.asarray(start, jnp.float32), operands, steps)
     return NeighborMap(places, samples, a, b, used, negatives, bool(np.isfinite(places).all()), taken == steps)
