@@ -293,7 +293,9 @@ def _partial_fit(key, state, points, n, reassignment_ratio):
 def _start(static, key, points, constraints, limits):
     tol, max_epochs, patience, reassignment_ratio, size = limits
     n = count_rows(points.weight, static.axis_name)
-    max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n.astype(jnp.float32) / size)).astype(jnp.int32))
+    max_steps = jnp.maximum(
+        1, jnp.floor(max_epochs * (n.astype(jnp.float32) / jnp.asarray(size, jnp.float32))).astype(jnp.int32)
+    )
     init_key, batch_key = jax.random.split(key)
     sample_key, seed_key = jax.random.split(init_key)
     sample = draw_batch(sample_key, points, static.init_size, n, static.axis_name)

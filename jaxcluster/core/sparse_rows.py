@@ -150,13 +150,19 @@ class SparseRows:
             number = chunk * size + jnp.arange(size, dtype=jnp.int32)
             row = jnp.searchsorted(ends, number, side="right").astype(jnp.int32)
             inside = jnp.minimum(row, n - 1)
-            piece = jnp.where(row < n, self.starts[inside] + self.counts[inside] - (ends[inside] - number), t)
+            after = take_rows(self.starts + self.counts - ends, inside)
+            piece = jnp.where(row < n, after + number, t)
             columns, values = (
-                table.at[piece].get(mode="fill", fill_value=0) for table in (self.tail_columns, self.tail_values)
+                take_rows(table, jnp.minimum(piece, t - 1)) for table in (self.tail_columns, self.tail_values)
             )
-            return chunk + 1, update(row, columns, values, piece, carry)
+            return chunk + 1, update(row, columns, jnp.where((row < n)[:, None], values, 0), piece, carry)
 
         return jax.lax.while_loop(lambda state: state[0] * size < ends[-1], advance, (jnp.int32(0), carry))[1]
+
+
+def take_rows(table: Array, index: Int[Array, " r"]) -> Array:
+    """Rows of a table by numbers that are known to be there: without checks of bounds, which take long to compile."""
+    return table.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def is_sparse(x: Any) -> bool:

@@ -287,9 +287,16 @@ def _worst_ratios(centers, within):
 
 
 def _in_own_unit(x):
-    """Rows in the power of two of their largest entry: silhouettes have no unit, and squares half of the exponents."""
-    entries = np.abs(x.data if is_sparse(x) else x)
-    exponent = -np.frexp(entries.max(initial=0))[1]
+    """Rows in the power of two of their median entry: silhouettes have no unit, and squares half of the exponents.
+
+    Not of the largest: beside one far row the squares of all others would be 0. Its own are infinite then.
+    """
+    entries = np.abs(x.data if is_sparse(x) else x).astype(np.float64)
+    entries = entries[entries > 0]
+    if not entries.size:
+        return x
+    median, largest = np.frexp([np.median(entries), entries.max()])[1]
+    exponent = min(-median, LARGEST_EXPONENT - largest)
     if not is_sparse(x):
         return np.ldexp(x, exponent)
     x = x.astype(np.float64, copy=True)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxcluster.core.fold import fold_selected
 from jaxcluster.core.sparse_input import ENTRY_GROUP
-from jaxcluster.core.sparse_rows import SparseRows
+from jaxcluster.core.sparse_rows import SparseRows, take_rows
 from jaxcluster.ops import distance
 from jaxcluster.ops.distance import HIGHEST, RELATIVE_ERROR
 from jaxcluster.types import Array, Bool, Float, Int
@@ -42,7 +42,7 @@ def inner_products(x: Rows, y: Float[Array, "m d"], precision: jax.lax.Precision
             c, v = (jax.lax.dynamic_slice_in_dim(part, first, ENTRY_GROUP, 1) for part in (columns, values))
             # Written out: XLA's CPU adds up a group in one pass over (n, m), and no gather is stored.
             for j in range(ENTRY_GROUP):
-                total += table.at[c[:, j]].get(mode="promise_in_bounds") * v[:, j, None]
+                total += take_rows(table, c[:, j]) * v[:, j, None]
             return total
 
         zeros = jnp.zeros((columns.shape[0], table.shape[1]), table.dtype)
