@@ -266,7 +266,8 @@ class CompiledTrainer:
         """A copy of the module with the variables of ``state``, in evaluation mode; of a mesh on its first device."""
         variables = jax.tree.map(jnp.copy, (*state.params.values(), state.rest))
         if self.rows.batch_sharding is not None:
-            variables = jax.tree.map(lambda leaf: leaf.addressable_data(0), variables)
+            # Gathered: the compiler may have spread a variable over the devices, as it does SwAV's queue.
+            variables = jax.device_put(variables, self.rows.batch_sharding.mesh.devices.flat[0])
         module = nnx.merge(self.original_graphdef, *variables)
         module.eval()
         return module
