@@ -23,6 +23,7 @@ def crowded(monkeypatch):
     monkeypatch.setattr(programs, "COUNT_SHARE", np.inf)
     monkeypatch.setattr(programs, "_next_check", 0.0)
     monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
+    monkeypatch.setattr(programs.gc, "collect", lambda: None)  # which takes a second, in every call
     return cleared
 
 
