@@ -1,7 +1,6 @@
 """Entropic optimal transport: potentials, costs of the plan, and their derivatives with respect to the problem.
 
 >>> import numpy as np
-from jax.sharding import Mesh
 >>> from jaxcluster import sinkhorn
 >>> x = np.array([[0.0], [1.0]])
 >>> solved = sinkhorn.solve(x, x + 1, epsilon=0.01)
