@@ -97,6 +97,7 @@ class DeviceRows:
         self.bytes_per_row = 4 * int(np.prod(self.shape))
         self.resident = fits_on_device(self.n * self.bytes_per_row) if resident is None else resident
         self.batch_sharding = None if mesh is None else NamedSharding(automatic(mesh), PartitionSpec(*mesh.axis_names))
+        self.first_device = None if mesh is None else mesh.devices.flat[0]
         self._replicated = None if mesh is None else NamedSharding(automatic(mesh), PartitionSpec())
         self.x: Any = self.replicate(jnp.asarray(x, jnp.float32)) if self.resident else np.asarray(x)
         self.y = None if y is None else self.replicate(jnp.asarray(y))

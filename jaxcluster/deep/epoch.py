@@ -265,9 +265,9 @@ class CompiledTrainer:
     def build_module(self, state: TrainState) -> ClusteringModule:
         """A copy of the module with the variables of ``state``, in evaluation mode; of a mesh on its first device."""
         variables = jax.tree.map(jnp.copy, (*state.params.values(), state.rest))
-        if self.rows.batch_sharding is not None:
+        if self.rows.first_device is not None:
             # Gathered: the compiler may have spread a variable over the devices, as it does SwAV's queue.
-            variables = jax.device_put(variables, self.rows.batch_sharding.mesh.devices.flat[0])
+            variables = jax.device_put(variables, self.rows.first_device)
         module = nnx.merge(self.original_graphdef, *variables)
         module.eval()
         return module
