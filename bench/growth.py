@@ -127,6 +127,7 @@ def draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     columns = 3
     rows = -(-len(records) // columns)
@@ -141,6 +142,10 @@ def draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
             panel.loglog(
                 sizes, values, "o-" if ours else "s--", color=colors[side], lw=2 if ours else 1, ms=4, label=side
             )
+        sizes = sorted(map(int, record["seconds"][OURS]))
+        panel.set_xticks(sizes[::2], [f"{size:,}" for size in sizes[::2]], fontsize=8)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         shown = record["slopes"][OURS]
         panel.set_title(f"{record['case']} (slope {shown:.1f}, theory {record['exponent']:g})", fontsize=10)
         panel.set_xlabel({"n": "samples", "d": "features", "k": "clusters"}[record["axis"]], fontsize=9)
