@@ -53,7 +53,7 @@ def pad_active(active: Any, k: int, padded: int) -> Bool[Array, " padded"]:
 
 
 def padded_tol(tol: Any, columns: int, d: int) -> Any:
-    """``tol`` of d features padded to ``columns``: its unit is the mean variance of all, which columns of 0 lower."""
+    """Tolerance in units of the mean variance, which columns of zeros lower: by d / ``columns`` for d features."""
     return tol if columns == d else tol * (columns / d)
 
 

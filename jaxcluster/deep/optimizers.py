@@ -96,7 +96,7 @@ def check_optimizer(name: str, optimizer: Any) -> None:
 
 
 def initial_state(optimizer: Any, params: Any) -> Any:
-    """The state of an optimizer at the start, after an update was traced, but not computed, with the arguments of here.
+    """Initial state of an optimizer that can be used here: one update is traced with these parameters, not computed.
 
     Args:
         optimizer: one that passed `check_optimizer`.

@@ -66,9 +66,9 @@ def complete_prior(
 ) -> Prior:
     """Prior with scikit-learn's defaults for the parameters that are None.
 
-    The concentration, whose default depends on the number of components, is there. The defaults of the others are a
-    mean precision of 1, the mean of the data, d degrees of freedom, and the unbiased covariance of
-    the data, to which ``reg`` is added if it is singular. A sample of weight w counts w times.
+    The caller has set the concentration, since its default depends on the number of components. The other defaults are
+    a mean precision of 1, the mean of the data, d degrees of freedom, and the unbiased covariance of the data, to which
+    ``reg`` is added if it is singular. A sample of weight w counts w times.
 
     Args:
         options: of EM.
