@@ -26,7 +26,7 @@ def main() -> None:
 def _stdout_fails() -> bool:
     """True if standard output cannot be written to, as on a full disk; what is left for it is then discarded."""
     try:
-        sys.stdout.flush()  # what could not be written is still there, and fails again
+        print(flush=True)  # a line anew: what could not be written before may be gone from the buffer
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
         return True

@@ -135,8 +135,8 @@ class SparseRows:
         """``update(row, columns, values, piece, carry)`` for the pieces of these rows in the tail, a chunk at a time.
 
         Args:
-            update: from the row (r,) of each piece, its columns and values (r, w), and its place (r,) in the tail. Where
-                there is no piece, the row is n, the place is beyond the end of the tail, and the values are 0.
+            update: from the row (r,) of each piece, its columns and values (r, w), and its place (r,) in the tail.
+                Where there is no piece, the row is n, the place is beyond the end of the tail, and the values are 0.
             carry: to start with.
         """
         n, t = self.values.shape[0], self.tail_values.shape[0]

@@ -275,6 +275,14 @@ def test_a_process_of_its_own_keeps_what_it_compiles(words, run, tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {"cache", "run"}
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device is always full")
+def test_a_full_disk_behind_stdout_is_named():
+    with open("/dev/full", "w") as full:
+        program = [sys.executable, "-m", "jaxcluster", "--help"]
+        done = subprocess.run(program, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "Error: standard output: No space left on device.\n")
+
+
 @pytest.mark.parametrize("command", ["", "fit"])
 def test_help_is_quick_to_come(command):
     program = (
