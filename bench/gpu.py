@@ -41,8 +41,8 @@ CORRECTNESS_SHARE, TIMES_SHARE = 0.35, 0.8
 SIDE, ENTRIES = 8192, 1 << 28
 """Rows of the matrices whose product is timed (0.8 GB for three in float32), and float32 entries that are copied."""
 
-DEEP = ("autoencoder", "dec", "idec", "dcn", "vade", "dec-da")
 SEEDS = 5
+"""Seeds of each deep method."""
 
 
 @dataclass
@@ -165,12 +165,13 @@ def _peak_bytes() -> int | None:
 
 def train_deep(session: Session, data: Path, work: Path, epochs: int) -> None:
     """Train the deep methods on MNIST, seed by seed, until the time is over."""
-    from bench import mnist
+    from bench.deep.__main__ import measure
+    from bench.deep.settings import METHODS
 
     for seed in range(SEEDS):
-        for method in DEEP:
-            record = mnist.measure(method, data / "mnist.npz", seed=seed, epochs=epochs, work=work)
-            session.add("deep", {**record, "provenance": session.made}, folder="mnist")
+        for method in METHODS:
+            record = measure(method, data / "mnist.npz", seed=seed, epochs=epochs, work=work)
+            session.add("deep", {**record, "provenance": session.made}, folder="deep")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -209,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpu-peers", action="store_true", help="with the peers that run on the processor alone")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with mnist.npz, for deep methods on images")
     parser.add_argument("--epochs", type=int, default=300, help="most looks at all images, or passes of VaDE (300)")
-    parser.add_argument("--work", type=Path, default=Path("runs/mnist"), help="for networks and checkpoints")
+    parser.add_argument("--work", type=Path, default=Path("runs/deep"), help="for networks and checkpoints")
     parser.add_argument("--out", type=Path, help="folder of results (bench/results; none for --quick)")
     parser.add_argument("--commit", help="the commit to record where there is no repository")
     options = parser.parse_args(arguments)

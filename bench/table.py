@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.deep.settings import METHODS as DEEP
 from bench.provenance import ROOT
 from bench.records import RESULTS, published, read
 
@@ -93,10 +95,13 @@ def _growth_row(record):
 
 
 def deep_markdown(records: Sequence[dict[str, Any]]) -> str:
-    """One table of deep methods on a set of images, a row a run."""
-    head = ("Method", "Data", "Seed", "Accuracy", "To begin with", "Published", "Aim", "Steps", "Time")
-    rows = [head, ("---", "---", *["---:"] * 7), *map(_deep_row, sorted(records, key=lambda record: record["case"]))]
-    return _lines(rows)
+    """One table of deep methods on sets of images, a row a set and method: means and deviations over seeds."""
+    head = ("Data", "Method", "Seeds", "Accuracy", "NMI", "ARI", "k-means on codes", "EM on codes", "Published", "Time")
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in records:
+        found.setdefault((record["data"], record["method"]), []).append(record)
+    rows = [_deep_row(found[each]) for each in sorted(found, key=lambda each: (each[0], DEEP.index(each[1])))]
+    return _lines([head, ("---", "---", *["---:"] * 8), *rows])
 
 
 def deep_section(records: Sequence[dict[str, Any]]) -> str:
@@ -183,18 +188,21 @@ def _shape_row(record: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
     return record["case"], f"{record['n']:,}×{record['d']}", *(shown.get(name, "—") for name in names)
 
 
-def _deep_row(record: dict[str, Any]) -> tuple[str, ...]:
-    reached = record["accuracy"] >= record["aim"]
+def _deep_row(runs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    def over_seeds(values: Sequence[float | None]) -> str:
+        known = [value for value in values if value is not None]
+        spread = f" ± {statistics.stdev(known):.3f}" if len(known) > 1 else ""
+        return f"{statistics.mean(known):.3f}{spread}" if known else "—"
+
+    first = runs[0]
     return (
-        record["method"],
-        f"{record['data']}, {record['n']:,} rows",
-        str(record["seed"]),
-        f"{record['accuracy']:.3f}",
-        f"{record['start']:.3f}",
-        f"{record['published']:g}",
-        f"≥ {record['aim']:g}" + ("" if reached else " (not met)"),
-        f"{record['curve'][-1]['step']:,}" if record["curve"] else "—",
-        f"{record['seconds'] / 60:.0f} min",
+        f"{first['data']}, {first['n']:,} rows",
+        first["method"],
+        str(len(runs)),
+        *(over_seeds([run[score] for run in runs]) for score in ("accuracy", "nmi", "ari")),
+        *(over_seeds([run["start"].get(kind, {}).get("accuracy") for run in runs]) for kind in ("k-means", "mixture")),
+        "—" if first["published"] is None else f"{first['published']:g}",
+        f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
     )
 
 
@@ -263,9 +271,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is not up to date")
     options = parser.parse_args(arguments)
-    folders = ("", "memory", "shapes", "mnist", "images", "trials", "fresh", "growth")
+    folders = ("", "memory", "shapes", "deep", "images", "trials", "fresh", "growth")
     found = (published(read(options.results / folder)) for folder in folders)
-    times, memory, shapes, mnist, images, trials, fresh, growth = found
+    times, memory, shapes, deep, images, trials, fresh, growth = found
     pages = {
         "README.md": {"trials": trials_section(trials)},
         "bench/README.md": {
@@ -273,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "fresh": fresh_section(fresh),
             "growth": growth_section(growth),
             "shapes": shapes_section(shapes),
-            "mnist": deep_section(mnist),
+            "deep": deep_section(deep),
             "images": features_section(images),
         },
     }

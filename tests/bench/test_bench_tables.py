@@ -57,7 +57,7 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     results.mkdir()
     tables.parent.mkdir()
     arguments = ["--root", str(tmp_path), "--results", str(results)]
-    for path, blocks in ((readme, ["trials"]), (tables, ["bench", "fresh", "growth", "shapes", "mnist", "images"])):
+    for path, blocks in ((readme, ["trials"]), (tables, ["bench", "fresh", "growth", "shapes", "deep", "images"])):
         path.write_text("\n\n".join(["# Title", *map(marked, blocks), "The end.\n"]))
     append(results / "run.jsonl", record(median=0.05, peer=0.1))
     scores = {"k-means": {"ari": 0.2}, "DBSCAN": {"ari": 0.996}, "HDBSCAN": {"ari": 1.0}}
