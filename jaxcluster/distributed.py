@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -41,6 +42,9 @@ __all__ = [
 
 ADDRESS, COUNT, INDEX = "JAXCLUSTER_ADDRESS", "JAXCLUSTER_PROCESSES", "JAXCLUSTER_PROCESS"
 """Environment variables by which `launch` tells a process of its job."""
+
+PIPE = "JAXCLUSTER_PIPE"
+"""Environment variable with the number of the end of a pipe that closes when the process of `launch` is gone."""
 
 START_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 60, 10, 20
 """Time to wait for all processes at the start, for a sign of life of each, and for all of them at the end."""
@@ -72,7 +76,9 @@ def initialize(
 ) -> None:
     """Join the job, before anything is computed; afterwards `jaxcluster.sharding.row_mesh` has the devices of all.
 
-    An exception that nobody catches ends this process at once, and so the job: the others would wait for it.
+    An exception that nobody catches ends this process at once, and so the job: the others would wait for it. SIGTERM
+    ends it too, as any other process: JAX's preemption service, which would only take note of the signal, is off.
+    Where the process of `launch` is gone, the processes of its job end.
 
     Args:
         address: "host:port" of the first process; None for that of `launch`, of Slurm, Open MPI or Kubernetes.
@@ -99,6 +105,8 @@ def initialize(
     watch = threading.Timer(start_timeout, _end_incomplete, (address, processes, start_timeout))
     watch.daemon = True
     watch.start()
+    preemption = jax.config.values["jax_enable_preemption_service"]
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(address, processes, index, **timeouts)
     except ValueError as error:
@@ -108,10 +116,22 @@ def initialize(
         ) from error
     finally:
         watch.cancel()
+        jax.config.update("jax_enable_preemption_service", preemption)
     wanted = expected if expected is not None else processes
     if wanted is not None and jax.process_count() != wanted:
         raise RuntimeError(f"the job has {jax.process_count()} processes, and {wanted} were asked for.")
     sys.excepthook = _end_on_error
+    # Taken out: the pipe is not open in what this process starts.
+    if (end := os.environ.pop(PIPE, None)) is not None:
+        threading.Thread(target=_end_without_launcher, args=(int(end),), daemon=True).start()
+
+
+def _end_without_launcher(pipe):
+    """End this process when the other end of a pipe is closed: by SIGTERM, so that it saves what it can."""
+    os.read(pipe, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    leave(1)
 
 
 def _end_incomplete(address, processes, seconds):
@@ -164,7 +184,8 @@ def is_first() -> bool:
 def launch(command: Sequence[str], processes: int, *, environment: Mapping[str, str] | None = None) -> None:
     """Run a command as several processes of one job on this machine, on its CPU, until all have ended.
 
-    Each process finds its job by `initialize`. Where one ends with an error or is killed, the others are ended.
+    Each process finds its job by `initialize`. Where one ends with an error or is killed, the others are ended; and all
+    of them are where this process is gone.
 
     Args:
         command: program and arguments, the same for each process.
@@ -178,14 +199,32 @@ def launch(command: Sequence[str], processes: int, *, environment: Mapping[str, 
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     shared = {"JAX_PLATFORMS": "cpu", **os.environ, **(environment or {}), ADDRESS: address, COUNT: str(processes)}
-    started = [
-        subprocess.Popen(list(command), env={**shared, INDEX: str(number)}, stdin=subprocess.DEVNULL)
-        for number in range(processes)
-    ]
+    started: list[Any] = []
+    with _pipe() as end:
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
+        if end is not None:
+            shared[PIPE] = str(end)
+            options["pass_fds"] = (end,)
+        try:
+            for number in range(processes):
+                started.append(subprocess.Popen(list(command), env={**shared, INDEX: str(number)}, **options))
+            _wait(started)
+        finally:
+            _end(started)
+
+
+@contextmanager
+def _pipe():
+    """The end of a pipe to read from, whose other end only this process has; None where processes cannot share it."""
+    if os.name != "posix":
+        yield None
+        return
+    ends = os.pipe()
     try:
-        _wait(started)
+        yield ends[0]
     finally:
-        _end(started)
+        for end in ends:
+            os.close(end)
 
 
 def _wait(started):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +36,43 @@ def test_two_processes_equal_one_until_one_is_killed(tmp_path):
             means = getattr(single, "cluster_centers_", getattr(single, "means_", None))
             assert_near(results[f"{name}_means"] - 1e6, means - 1e6, "coordinates")
     assert ended - out.stat().st_mtime < 30
+
+
+JOB = """
+from jaxcluster import distributed
+if {launches}:
+    import sys
+    distributed.launch([sys.executable, "-c", sys.argv[1]], 2)
+else:
+    distributed.initialize(*{address})
+    print("joined", flush=True)
+    import time
+    time.sleep(600)
+"""
+
+
+def started(launches, address=()):
+    inner = JOB.format(launches=False, address=())
+    command = [sys.executable, "-c", JOB.format(launches=launches, address=address), inner]
+    return subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_job_ends_with_its_launcher():
+    """SIGKILL leaves the launcher no time to end the others; the end of its output is that of all of them."""
+    with started(launches=True) as launcher:
+        assert [launcher.stdout.readline() for _ in range(2)] == ["joined\n"] * 2
+        launcher.kill()
+        assert launcher.stdout.read() == ""
+
+
+def test_sigterm_ends_a_process_of_a_job():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with started(launches=False, address=(address, 1, 0)) as process:
+        assert process.stdout.readline() == "joined\n"
+        process.terminate()
+        assert process.wait() == -signal.SIGTERM
 
 
 def test_eight_devices_equal_one():
