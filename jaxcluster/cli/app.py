@@ -24,6 +24,18 @@ from jaxcluster.cli.score import score
 from jaxcluster.cli.sweep import sweep
 from jaxcluster.cli.transport import transport
 from jaxcluster.core import signals
+from jaxcluster.core.messages import did_you_mean
+
+REASONS = {
+    "int_parsing": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "float_parsing": "is not a number",
+    "greater_than_equal": "must be at least {limit}",
+    "greater_than": "must be greater than {limit}",
+    "less_than_equal": "must be at most {limit}",
+    "less_than": "must be less than {limit}",
+}
+"""Reasons why a value is wrong, to follow it in a sentence, by the kind of the type checker's error."""
 
 
 class Commands(TyperGroup):
@@ -91,12 +103,26 @@ def message_of(error: Exception) -> str:
         return text
     if hasattr(error, "possibilities"):
         known = [option for param in ctx.command.params for option in param.opts if option.startswith("--")]
-        return f"{text.rstrip('.')}. The options of {ctx.command_path} are {', '.join(known)}."
+        hint = did_you_mean(getattr(error, "option_name", ""), known)
+        text = text.partition(" (Possible options")[0].rstrip(".")
+        return f"{text}.{hint} The options of {ctx.command_path} are {', '.join(known)}."
     if text.startswith("No such command"):
         return f"{text} The commands are {', '.join(ctx.command.list_commands(ctx))}."
     if "unexpected extra argument" in text:
         text = f"{text.rstrip('.')}. One DATA is read: put quotation marks around a pattern of files."
-    return f"{text.rstrip('.')}. See {ctx.command_path} --help."
+    return f"{_with_value(error, text).rstrip('.')}. See {ctx.command_path} --help."
+
+
+def _with_value(error: Exception, text: str) -> str:
+    """The message for a value of an option, with the value: the message of the type checker leaves it out."""
+    errors = getattr(error.__cause__, "errors", None)
+    if errors is None:
+        return text
+    found = errors()[0]
+    value, context = repr(found["input"]), found.get("ctx", {})
+    limit = next((context[name] for name in ("ge", "gt", "le", "lt") if name in context), "")
+    reason = str(REASONS.get(found["type"], found["msg"])).format(limit=limit).removeprefix("Value error, ")
+    return text.replace(found["msg"], reason if value in reason else f"{value} {reason}")
 
 
 app = typer.Typer(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import cast
 
 import typer
@@ -19,11 +20,13 @@ CORRECTABLE = (ValueError, TypeError, OSError, MemoryError, OverflowError)
 
 SPELLINGS = {
     "--row-id": "--id",
+    "choose the one that holds the labels (--column)": "give a file of the labels alone",
     "encode=": "--encode ",
     "header=True": "--header",
     "header=False": "--no-header",
     "missing=True": "--missing",
     "missing='ignore'": "--missing ignore",
+    "pass na=": "pass --na ",
     "delimiter=": "--delimiter ",
     "decimal=": "--decimal ",
     "encoding=": "--encoding ",
@@ -38,10 +41,13 @@ class UserError(Exception):
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors(**options: str) -> Iterator[None]:
     """Turn errors of the block into `UserError`, for code that works on a user's words and data, and for no other.
 
     A defect elsewhere keeps its traceback.
+
+    Args:
+        options: for arguments of the library whose option has another name, that option.
     """
     try:
         yield
@@ -51,7 +57,7 @@ def user_errors() -> Iterator[None]:
         message = shortage_message(error) if isinstance(error, (MemoryError, RuntimeError)) else one_line(error)
         if message is None:
             raise
-        raise UserError(as_options(message)) from error
+        raise UserError(as_options(message, options)) from error
 
 
 def one_line(error: BaseException | str) -> str:
@@ -63,13 +69,15 @@ def one_line(error: BaseException | str) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def as_options(message: str) -> str:
-    """A message of the library in words of the command line.
+def as_options(message: str, options: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A message of the library in words of the command line; ``options`` are those of other names than the arguments.
 
     >>> as_options("Choose the columns (columns=). Pass header=False or decimal=',', or set n_init=2.")
     "Choose the columns (--columns). Pass --no-header or --decimal ',', or set n_init=2."
     """
-    message = re.sub(r"\((\w+)=\)", lambda found: f"(--{found[1].replace('_', '-')})", message)
+    message = re.sub(
+        r"\((\w+)=\)", lambda found: f"({options.get(found[1], '--' + found[1].replace('_', '-'))})", message
+    )
     message = re.sub(r"\bks=", "--k ", message)
     for words, option in SPELLINGS.items():
         message = message.replace(words, option)

@@ -157,12 +157,11 @@ class Methods(TyperGroup):
         from jaxcluster.core.validation import check_choice
 
         name, *words = args
+        if name in CLASSES and not CLASSES[name].labels:
+            class_name = CLASSES[name].location.split(":")[1]
+            raise UserError(f"{name} gives coordinates of rows and no clusters. Use {class_name} in Python.")
         with user_errors():
-            check_choice("ALGO", name, CLASSES)
-        entry = CLASSES[name]
-        if not entry.labels:
-            class_name = entry.location.split(":")[1]
-            raise UserError(f"{name} gives rows a place and no cluster. Use {class_name} in Python.")
+            check_choice("ALGO", name, [method for method, entry in CLASSES.items() if entry.labels])
         return name, method_command(name), words
 
 

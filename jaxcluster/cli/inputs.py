@@ -305,6 +305,7 @@ def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | Non
         names, chosen = data.get("column_names"), data.get("columns")
         if encoding is not None:
             columns = encoding.names
+            _check_has(source, columns)
         elif _is_table(source.data):
             parquet = _ending(str(data.get("data"))) == ".parquet"
             columns = (_same_columns(source, _whole(names) if parquet else names) if names else None) or chosen
@@ -320,6 +321,20 @@ def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | Non
     if not _is_table(source.data):
         options |= {"na": source.na, "dates": False}
     return load(source.data, columns=columns, row_id=row_id, encode=encoding, categories=categories, **options)
+
+
+def _check_has(source: Source, columns: Sequence[str]) -> None:
+    """Raise UserError for a table without some of the columns that a run was fitted to."""
+    from jaxcluster.datasets.base import listing
+    from jaxcluster.datasets.loading import column_names
+
+    names = column_names(source.data, key=source.key, **source.layout) or columns
+    if lacking := [name for name in columns if name not in names]:
+        table, plural = Path(source.data).name, "s" * (len(lacking) > 1)
+        raise UserError(
+            f"{table} lacks the column{plural} {listing(map(repr, lacking))}, which the run was fitted to; there are: "
+            f"{listing(names)}."
+        )
 
 
 def _texts_like(data: Mapping[str, Any], source: Source, vectorizer: TextVectorizer) -> Dataset:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from jaxcluster.cli.errors import UserError
 from jaxcluster.cli.inputs import LAYOUT, Source
 
 METHOD, INPUT, OUTPUT = "Method", "Input", "Output"
@@ -326,3 +327,12 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """Arguments and options, that of the help among them."""
         return plain_flags(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words; a list that is given in parts is refused, of which only the last part would count."""
+        order = [] if ctx.resilient_parsing else self.make_parser(ctx).parse_args(args=list(args))[2]
+        for param in order:
+            if ",..." in (param.metavar or "") and not param.multiple and order.count(param) > 1:
+                name = param.opts[0]
+                raise UserError(f"{name} is given {order.count(param)} times: write {name} {param.metavar} once.")
+        return super().parse_args(ctx, args)

@@ -91,11 +91,11 @@ def _read_both(
     """Clusters and classes, one of each for a row, of two files and columns of theirs."""
     from jaxcluster.datasets import load_labels
 
-    with user_errors():
+    with user_errors(column="--labels-column"):
         _check_run(labels[0])
-        clusters, classes = (
-            load_labels(name, column=column, **_layout_of(name, layout)) for name, column in (labels, truth)
-        )
+        clusters = load_labels(labels[0], column=labels[1], **_layout_of(labels[0], layout))
+    with user_errors(column="--truth-column"):
+        classes = load_labels(truth[0], column=truth[1], **_layout_of(truth[0], layout))
     if len(clusters) != len(classes):
         raise UserError(
             f"{labels[0]} has {len(clusters):,} labels and {truth[0]} {len(classes):,}. They must go together."

@@ -37,7 +37,7 @@ def show(out: Console, result: FitResult, folder: Path) -> None:
     show_scores(out, f"{title}{', of the rows in clusters' if noise else ''}", result.scores_in_words)
     if result.silhouette_rows < len(estimator.labels_) - noise:
         say(out, f"The silhouette is that of {result.silhouette_rows:,} rows drawn at random.", "dim")
-    for remark in [*_scaled(result.rows.scaling.how), *result.remarks]:
+    for remark in [*_scaled(result), *result.remarks]:
         say(out, remark, "dim")
     say(out, f"Written to {folder}:", "bold")
     files = (
@@ -55,13 +55,13 @@ def show(out: Console, result: FitResult, folder: Path) -> None:
         complain("Warning", f"every row is noise: {_loosened(estimator)}.", "yellow")
 
 
-def _scaled(how: str) -> list[str]:
+def _scaled(result: FitResult) -> list[str]:
     """A remark on scores of scaled rows."""
     from jaxcluster.report.context import CLUSTERED_AS
 
-    return (
-        [f"Scores without the truth are of the rows as clustered: {CLUSTERED_AS[how]}."] if how in CLUSTERED_AS else []
-    )
+    rows = CLUSTERED_AS.get(result.rows.scaling.how)
+    scores = "The scores" if result.external is None else "Scores without the truth"
+    return [] if rows is None else [f"{scores} are of the scaled rows: {rows}."]
 
 
 def _warn_of_ending(estimator: Any, *, trained: bool = False, warned: bool) -> None:

@@ -34,6 +34,9 @@ FREE_OF_UNITS = ("canberra", "correlation", "hamming", "haversine", "jaccard", "
 
 MOST_NAMES = 8
 
+FEWEST_COUNTED = 10
+"""Rows from which a column of 1, 2, 3, ... is taken for their numbers."""
+
 
 def check_columns(rows: Rows, k: int | None, *, info: EstimatorInfo, metric: Any = None) -> None:
     """Print the warnings of `table_warnings`, whose arguments it takes."""
@@ -70,7 +73,13 @@ def column_warnings(rows: Rows, k: int | None, *, units: bool) -> list[str]:
     width = np.max(np.where(varies, high - low, 0))
     sample = x[:: max(1, len(x) // MOST_COMPARED_ROWS)]
     variance = np.where(varies, np.nanvar((sample - low) / (width or 1), axis=0), 0)
-    if units and varies.sum() > 1 and variance.max() > DOMINANT_SHARE * variance.sum():
+    counting = [] if rows.dataset.image_shape else _counting_columns(rows.dataset.x)
+    if counting:
+        warnings.append(
+            f"column {_title(rows, counting[0])} numbers the rows one by one, and is clustered like any other. Name it "
+            "by --id, or leave it out (--drop)."
+        )
+    elif units and varies.sum() > 1 and variance.max() > DOMINANT_SHARE * variance.sum():
         name, share = _title(rows, int(variance.argmax())), np.floor(1000 * variance.max() / variance.sum()) / 1000
         warnings.append(
             f"column {name} holds {share:.1%} of the variance of all columns, and decides the clusters alone. Pass "
@@ -98,6 +107,14 @@ def few_rows(n: int, k: int | None) -> list[str]:
     if k is None or n >= FEW_ROWS * k:
         return []
     return [f"{n:,} rows in {k:,} clusters are {n / k:.1f} in each: clusters follow single rows. Take a smaller --k."]
+
+
+def _counting_columns(x: np.ndarray) -> list[int]:
+    """Columns beside others whose value rises by 1 from each row to the next: an index that was saved with a table."""
+    if x.shape[1] < 2 or len(x) < FEWEST_COUNTED:
+        return []
+    likely = np.flatnonzero((x[1] - x[0] == 1) & (x[-1] - x[0] == len(x) - 1))
+    return [int(j) for j in likely if (np.diff(x[:, j]) == 1).all()]
 
 
 def _title(rows: Rows, column: int) -> str:

@@ -6,12 +6,13 @@ True
 
 from __future__ import annotations
 
+import difflib
 import html
 import re
 import sys
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,23 @@ INVALID_IN_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]
 
 JOINERS = {"\u200c", "\u200d"}
 """Invisible characters that words of some languages need."""
+
+
+def did_you_mean(value: Any, known: Iterable[str]) -> str:
+    """A hint with the closest known name, the first of those that are equally close, to end an error message.
+
+    Empty if no name is close.
+
+    >>> did_you_mean("kmeans", ["k-means++", "random", "k-means||"])
+    " Did you mean 'k-means++'?"
+    """
+    known, word = list(known), str(value)
+    matches = difflib.get_close_matches(word, known, n=len(known) or 1)
+    if not matches:
+        return ""
+    closeness = {each: difflib.SequenceMatcher(a=each, b=word).ratio() for each in matches}
+    guess = max((each for each in known if each in closeness), key=closeness.__getitem__)
+    return f" Did you mean {guess!r}?"
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

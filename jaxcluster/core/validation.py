@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import numbers
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -16,7 +15,7 @@ from jax.core import Tracer
 from jaxcluster.core.dtypes import in_float64
 from jaxcluster.core.interchange import as_array
 from jaxcluster.core.memory import format_bytes
-from jaxcluster.core.messages import warn
+from jaxcluster.core.messages import did_you_mean, warn
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.types import Published
 
@@ -34,9 +33,8 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
     known = list(known)
     if value in known:
         return
-    guess = difflib.get_close_matches(str(value), known, n=1)
-    hint = f" Did you mean {guess[0]!r}?" if guess else ""
-    raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, known))}.{hint}")
+    choices = ", ".join(map(repr, known))
+    raise ValueError(f"{name}={value!r} is not known; choose one of {choices}.{did_you_mean(value, known)}")
 
 
 def check_positive(name: str, value: Any, *, zero: bool = False) -> Any:

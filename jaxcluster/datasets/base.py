@@ -11,7 +11,6 @@ steps of 128 at 1.7e9, today's Unix time in seconds, and float64 steps of 128 at
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxcluster.core.messages import warn
+from jaxcluster.core.messages import did_you_mean, warn
 
 if TYPE_CHECKING:
     from jaxcluster.datasets.encoding import Encoding
@@ -76,6 +75,12 @@ class Dataset(NamedTuple):
     cells: Any = None
     dates: tuple[str, ...] = ()
     vectorizer: TextVectorizer | None = None
+
+    def __repr__(self) -> str:
+        """Name and shape: the arrays of a NamedTuple would fill pages."""
+        n, d = self.x.shape
+        classes = "" if self.y is None else f", {len(np.unique(self.y)):,} classes"
+        return f"Dataset({self.name!r}, {n:,} rows of {d:,} columns{classes})"
 
     def _repr_html_(self) -> str:
         """Shape, columns and first rows, for a notebook."""
@@ -135,12 +140,6 @@ def unknown_name(what: str, value: Any, known: Iterable[str], described: Iterabl
     return DataError(
         f"{what} {value!r} is not known; there are: {listing(described or known)}.{did_you_mean(value, known)}"
     )
-
-
-def did_you_mean(value: Any, known: Iterable[str]) -> str:
-    """A hint with the closest known name, to end an error message; empty if none is close."""
-    guess = difflib.get_close_matches(str(value), list(known), n=1)
-    return f" Did you mean {guess[0]!r}?" if guess else ""
 
 
 def split_columns(columns: str | int | Sequence[str | int]) -> list[str | int]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHOOSE_HINT = (
-    "Choose the columns to cluster (columns=), leave some out (drop=), name the one that holds the truth (truth=), "
-    "or texts (text=), encode words (encode=), or take dates as numbers of days (dates=)."
+    "Choose the columns to cluster (columns=), leave some out (drop=), name the one that names the rows (row_id=), "
+    "the truth (truth=) or texts (text=), encode words (encode=), or take dates as numbers of days (dates=)."
 )
+
+MOST_INSPECTED = 10_000
+"""Cells of a column that a message looks at, at most."""
 
 
 def title_of(names: Sequence[str], column: int) -> str:
@@ -60,7 +63,22 @@ def check_numeric(where: str, names: Sequence[str], columns: Mapping[int, pa.Chu
     if not bad:
         return
     seen = listing(f"{title} (holds {_first_text(column)})" for title, column in bad)
-    raise DataError(f"{where}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}. {CHOOSE_HINT}")
+    hint = marker_hint((title, _first_text(column), column) for title, column in bad)
+    raise DataError(f"{where}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}.{hint} {CHOOSE_HINT}")
+
+
+def marker_hint(columns: Iterable[tuple[str, str, Any]], decimal: str = ".") -> str:
+    """A hint on the first column that holds numbers but for few cells, to follow a sentence; empty without one.
+
+    Args:
+        columns: title, quoted cell that is no number, and cells of each column that is not numeric.
+        decimal: decimal mark of the numbers.
+    """
+    for title, cell, cells in columns:
+        words = [str(word) for word in cells[:MOST_INSPECTED].to_pylist() if word is not None]
+        if 2 * sum(is_number(word.strip(), decimal) for word in words) > len(words):
+            return f" If {cell} stands for a missing value in {title}, pass na={cell}; else correct the cell."
+    return ""
 
 
 def _first_text(column: Any) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, Format, arrow_compute, listing, open_arrow_stream
-from jaxcluster.datasets.columns import CHOOSE_HINT, integers_with_nan, title_of, warn_of_merged
+from jaxcluster.datasets.columns import CHOOSE_HINT, integers_with_nan, marker_hint, title_of, warn_of_merged
 from jaxcluster.datasets.layout import GROUPED, NUMBER, Layout, decimal_of, is_number, numbered_rows, sniff
 from jaxcluster.datasets.tables import Table
 
@@ -312,11 +312,11 @@ def _not_numeric_error(
     rows = {i: compute.index(cells[i], cell).as_py() for i, cell in bad.items()}
     lines = _line_numbers(path, layout, set(rows.values()))
     seen = listing(
-        f"{title_of(layout.names, i)} (holds {quote_cell(cell)}) in line {lines.get(rows[i], '?')}"
+        f"{title_of(layout.names, i)} (holds {quote_cell(cell)} in line {lines.get(rows[i], '?')})"
         for i, cell in bad.items()
     )
     other = "," if decimal == "." else "."
-    hint = ""
+    hint = marker_hint(((title_of(layout.names, i), quote_cell(cell), cells[i]) for i, cell in bad.items()), decimal)
     if any(is_number(cell, other) for cell in bad.values()):
         hint = f" Other numbers of the file have the decimal mark {decimal!r}: pass decimal={other!r} if that is wrong."
     return DataError(f"{path.name}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}.{hint} {CHOOSE_HINT}")

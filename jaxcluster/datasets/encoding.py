@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxcluster.datasets.base import DataError, did_you_mean, listing
+from jaxcluster.core.messages import did_you_mean
+from jaxcluster.datasets.base import DataError, listing
 from jaxcluster.datasets.dates import as_days, as_moments, is_dates
 from jaxcluster.datasets.layout import is_number
 

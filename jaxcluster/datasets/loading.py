@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from jaxcluster.core.atomic import check_regular
+from jaxcluster.core.messages import did_you_mean
 from jaxcluster.datasets import annotated, arrays, svmlight
 from jaxcluster.datasets.base import (
     COMPRESSIONS,
@@ -27,7 +28,6 @@ from jaxcluster.datasets.base import (
     as_labels,
     check_lengths,
     choose_columns,
-    did_you_mean,
     exclude_columns,
     extension,
     listing,
@@ -38,11 +38,11 @@ from jaxcluster.datasets.encoding import Encoding, rules
 from jaxcluster.datasets.files import join_tables, matching_files, open_excel
 from jaxcluster.datasets.json_lines import open_json_lines
 from jaxcluster.datasets.tables import Table, open_parquet, table_dataset, table_labels
-from jaxcluster.datasets.texts import TextVectorizer, column_dataset, folder_dataset, text_files
+from jaxcluster.datasets.texts import TEXT_FILE, TextVectorizer, column_dataset, folder_dataset, text_files
 
-TEXT_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".csv", ".tsv"))
+TEXT_FILES = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".csv", ".tsv"))
 JSON_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".jsonl", ".ndjson"))
-TABLE_EXTENSIONS = (*TEXT_EXTENSIONS, *JSON_EXTENSIONS, ".parquet", ".xlsx")
+TABLE_EXTENSIONS = (*TEXT_FILES, *JSON_EXTENSIONS, ".parquet", ".xlsx")
 EXTENSIONS = (".npy", ".npz", annotated.EXTENSION, *TABLE_EXTENSIONS, *svmlight.EXTENSIONS)
 
 Columns = str | int | Sequence[str | int]
@@ -229,7 +229,7 @@ def column_names(spec: str | os.PathLike, *, key: str | None = None, **form: Any
 
 def is_text_table(spec: str | os.PathLike) -> bool:
     """True if ``spec`` is a text table, by its extension."""
-    return extension(Path(spec)) in TEXT_EXTENSIONS
+    return extension(Path(spec)) in TEXT_FILES
 
 
 def _table(path: Path, form: Format, key: str | None = None) -> Table | None:
@@ -239,7 +239,7 @@ def _table(path: Path, form: Format, key: str | None = None) -> Table | None:
         if None in tables:
             raise DataError(f"{path} stands for several files, which must be tables: {listing(TABLE_EXTENSIONS)}.")
         return join_tables(str(path), [table for table in tables if table is not None])
-    if extension(path) in TEXT_EXTENSIONS:
+    if extension(path) in TEXT_FILES:
         return open_csv(path, form)
     _check_text_table(path.name, form)
     if extension(path) in JSON_EXTENSIONS:
@@ -332,6 +332,11 @@ def _check_file(path: Path, key: str | None) -> None:
             return
         raise DataError(f"{path} is a folder{_suggest_files(path)}. Name a file, or a folder of .txt files.")
     if extension(path) not in EXTENSIONS and not arrays.is_idx(path):
+        if path.suffix == TEXT_FILE:
+            raise DataError(
+                f"{path.name} ends in {TEXT_FILE!r}. Of texts name the folder that holds them, a file each; of a table "
+                "let the name end in .csv."
+            )
         seen = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
         raise DataError(
             f"{path.name} {seen} and is no idx file (MNIST's format); known endings: {listing(EXTENSIONS)}."

@@ -335,7 +335,7 @@ def table_labels(table: Table, column: str | int | None = None) -> np.ndarray:
         likely = [i for i, name in enumerate(names) if name.lower() in LABEL_NAMES]
         likely = [0] if len(names) == 1 else likely
         if len(likely) != 1:
-            raise DataError(f"{where} has columns {listing(names)}: name the one that holds the labels.")
+            raise DataError(f"{where} has columns {listing(names)}: choose the one that holds the labels (column=).")
         column = likely[0]
     index = column_index(column, names, len(names), where)
     return _labels(table.read([index], (index,))[index], f"{where}: column {title_of(names, index)}")

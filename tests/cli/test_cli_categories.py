@@ -151,7 +151,7 @@ def test_categories_have_no_codes_and_no_imputation(shop, words, message, tmp_pa
 
 def test_other_methods_refuse_text(table, tmp_path):
     message = refuse("fit", "kmeans", table[0] / "things.csv", "--k", 3, "--out", tmp_path / "run")
-    assert "not numeric: columns 'color' (holds 'blue') in line 2, 'grade' (holds" in message
+    assert "not numeric: columns 'color' (holds 'blue' in line 2), 'grade' (holds" in message
 
 
 @pytest.mark.parametrize(("words", "ks"), [(("kprototypes",), [3]), (("kmedoids", "--metric", "gower"), [2, 3, 4])])

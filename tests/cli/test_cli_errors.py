@@ -73,7 +73,7 @@ BAD_DATA = {
     "missing.npy": (FIT, "missing.npy does not exist"),
     "pair.npz": (FIT, r"first \(120, 4\), second \(120, 4\)"),
     "pair.npz ": ((*FIT, "--key", "frist"), "Did you mean .*first"),
-    "table.csv": (FIT, r"'species' \(holds '.*'\).*--columns.*--truth"),
+    "table.csv": (FIT, r"'species' \(holds '.*' in line 2\).*--columns.*--id.*--truth"),
     "table.csv ": ((*FIT, "--columns", "width,hieght"), "Did you mean 'height'"),
     "table.csv  ": ((*FIT, "--truth", "species", "--weights", "minus"), "must not be negative: 119"),
     "table.csv   ": ((*FIT, "--truth", "species", "--weights", "zero"), "weights: all are zero"),
@@ -83,13 +83,16 @@ BAD_DATA = {
 GOOD = "good.npy"
 
 BAD_WORDS = [
-    (("--k", 0, "--out", "new"), "--k"),
+    (("--k", 0, "--out", "new"), "--k.*'0' must be at least 1"),
+    (("--k", "three", "--out", "new"), "--k.*: 'three' is not a whole number"),
+    ((*FIT, "--tol", "small"), "--tol.*: 'small' is not a number"),
+    ((*FIT, "--columns", "0", "--columns", "1"), "--columns is given 2 times: write --columns A,B,... once"),
     (("--out", "new"), "kmeans needs a number of clusters: pass --k"),
     (("--k", N + 1, "--out", "new"), f"n_samples={N} should be >= n_clusters={N + 1}"),
     (("--k", K), "Missing option '--out'"),
-    ((*FIT, "--sede", 3), "--sede.*--seed.*--quiet"),
-    ((*FIT, "--scale", "max"), "--scale.*minmax"),
-    ((*FIT, "--init", "kmeans++"), "Did you mean 'k-means"),
+    ((*FIT, "--sede", 3), "--sede. Did you mean '--seed'.*--quiet"),
+    ((*FIT, "--scale", "max"), "--scale'?: 'max' is not one of .*minmax"),
+    ((*FIT, "--init", "kmeans"), r"Did you mean 'k-means\+\+'"),
     ((*FIT, "--n-init", "lots"), "n_init='lots'"),
     ((*FIT, "--batch-size", 10), "'batch_size' is not known; there are: algorithm.*verbose"),
     ((*FIT, "--param", "n_inti=3"), "there are: algorithm.*Did you mean 'n_init'"),
@@ -155,6 +158,7 @@ def test_words_that_make_no_sense_for_a_mixture(data, empty, words, message):
         (("sweep", "iris", "--algo", "gmm", "--k", 151, "--out", "new"), "n_samples=150 should be >= --k 151"),
         (("predict", "nowhere", "iris"), "nowhere does not exist"),
         (("score", "iris", "wine"), "150 labels and wine 178"),
+        (("fit", "spectral-embedding", "iris", *FIT), "coordinates of rows and no clusters. Use SpectralEmbedding"),
     ],
 )
 def test_commands_that_make_no_sense(empty, words, message):

@@ -148,10 +148,11 @@ def test_the_run_is_described(folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "columns 'bottle' (holds 'W000').*--drop.*--encode.*--dates"),
+        ((), "columns 'bottle' (holds 'W000' in line 2).*--drop.*--id.*--encode.*--dates"),
         (("--id", "bottle", "--drop", "note", "--na", "?", "--encode", "onehot"), "column 'picked' (dates.*--dates"),
         (("--columns", "ash", "--na", "?"), "NaN values in column 'ash'. Fill them (--impute median)"),
-        (("--columns", "ash,hue"), "holds '?'"),
+        (("--columns", "ash,hue"), "holds '?'.*If '?' stands for a missing value in 'ash', pass --na '?'"),
+        (("--columns", "ash", "--na", "?", "--truth", "./wines.csv"), "give a file of the labels alone"),
         (("--drop", "flavor"), "column 'flavor' is not known"),
         (("--columns", "soil", "--encode", "soil=big"), "must be onehot, ordinal, or an order"),
     ],
@@ -169,6 +170,10 @@ def test_tables_that_cannot_be_clustered(folder, words, message):
             "no probabilities of new rows",
         ),
         (("predict", "runs/wines", "wines.csv", "--distances"), "pass --out FILE.csv or .parquet"),
+        (("predict", "runs/wines", "few.csv"), "few.csv lacks the columns 'malic_acid'"),
+        (("score", "wines.csv", "iris"), "choose the one that holds the labels (--labels-column)"),
+        (("score", "iris", "few.csv"), "choose the one that holds the labels (--truth-column)"),
+        (("fit", "kmeans", "one.txt", "--k", 2, "--out", "new"), "Of texts name the folder"),
         (("embed", "runs/wines", "wines.csv", "--out", "codes.txt"), "must end in .csv, .npy or .parquet"),
         (("profile", "runs/wines/model/model.json"), "model.json"),
         (("fit", "kmeans", "a.csv", "b.csv", "--k", 2, "--out", "new"), "quotation marks around a pattern"),
@@ -179,6 +184,8 @@ def test_tables_that_cannot_be_clustered(folder, words, message):
     ],
 )
 def test_commands_that_make_no_sense(folder, words, message):
+    Path("few.csv").write_text("alcohol,ash\n12,2\n13,3\n")
+    Path("one.txt").write_text("a text")
     assert message in refuse(*words)
 
 
@@ -193,6 +200,9 @@ def test_rows_that_say_little_are_warned_of():
     assert warnings_of(x * [1, 100, 1])[0].startswith("column 'c1' holds 99.9% of the variance of all columns")
     assert warnings_of(x * [1, 100, 1], units=False) == []
     assert warnings_of(x * [1, 0, 1])[0].startswith("column 'c1' is constant")
+    counted = np.column_stack([1 + np.arange(60), x])
+    assert warnings_of(counted)[0].startswith("column 'c0' numbers the rows one by one")
+    assert warnings_of(counted[:, :1]) == warnings_of(counted[::2], units=False) == []
     assert warnings_of(x[np.arange(60) % 50])[0].startswith("10 of 60 rows repeat another one")
     assert warnings_of(x, 20)[0].startswith("60 rows in 20 clusters are 3.0 in each")
     assert warnings_of(x, None) == []

@@ -301,9 +301,14 @@ def test_missing_file_offers_near_names(folder):
     assert "none.npy" in complaint("train.npy", truth="none.npy")
 
 
+def test_a_data_set_is_shown_by_its_shape():
+    assert repr(load("iris")) == "Dataset('iris', 150 rows of 4 columns, 3 classes)"
+
+
 def test_unknown_format_lists_the_known(folder):
-    message = complaint(write("a.txt", "hello"))
-    assert "'.txt'" in message
+    assert "name the folder" in complaint(write("a.txt", "hello"))
+    message = complaint(write("a.doc", "hello"))
+    assert "'.doc'" in message
     assert ".npy, .npz, .h5ad, .csv" in message
     assert "idx" in message
     np.save("a.npy", X)

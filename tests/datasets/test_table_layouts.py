@@ -197,7 +197,7 @@ def test_ambiguous_numbers_are_refused():
     assert "'1,234', which may be 1234 or 1.234" in message
     assert "decimal='.'" in message
     message = complaint(write("a.csv", "a;b\n0.5;1\n0,5;1\n"))
-    assert "'a' (holds '0,5') in line 3" in message
+    assert "'a' (holds '0,5' in line 3)" in message
 
 
 @pytest.mark.parametrize("parts", ["ids", "nanoseconds"])
@@ -276,12 +276,12 @@ def test_encoding_options_override_detection():
         ("a,b,c\n1,2,3\n\n4,5,6,7\n6,7,8\n", ["line 4, with 4: '4,5,6,7'"]),
         ("a b\n1 2\n3\n4 5\n", ["line 3, with 1: '3'"]),
         ("a,b\n1,\0\n", ["binary", "NUL character in line 2"]),
-        ("a,b\n1,2\n3,x\n4,y\n", ["'b' (holds 'x') in line 3"]),
-        ("a,b\r1,2\r3,x\r", ["'b' (holds 'x') in line 3"]),
-        ("sep=;\n\na;b\n1;2\n3;x\n", ["'b' (holds 'x') in line 5"]),
-        ('a,"b\nc"\n1,"2"\n3,-\n', ["'b\\nc' (holds '-') in line 4"]),
-        ("a,b\n5%,1\n", ["'a' (holds '5%') in line 2"]),
-        ("day,b\n2020-01-01,1\n2020-01-02,2\n", ["'day' (holds '2020-01-01') in line 2"]),
+        ("a,b\n1,2\n3,x\n4,y\n", ["'b' (holds 'x' in line 3)"]),
+        ("a,b\r1,2\r3,x\r", ["'b' (holds 'x' in line 3)"]),
+        ("sep=;\n\na;b\n1;2\n3;x\n", ["'b' (holds 'x' in line 5)"]),
+        ('a,"b\nc"\n1,"2"\n3,-\n', ["'b\\nc' (holds '-' in line 4)"]),
+        ("a,b\n5%,1\n", ["'a' (holds '5%' in line 2)"]),
+        ("day,b\n2020-01-01,1\n2020-01-02,2\n", ["'day' (holds '2020-01-01' in line 2)"]),
         ('a,b\n1,"x\n2,y\n3,z\n', ["a quotation mark in line 2 or below is not closed"]),
     ],
 )
