@@ -37,6 +37,7 @@ LIST_EXAMPLES = {"channels": "32,64", "crops": "2,0", "hidden": "500,500,2000", 
 
 PYTHON_OBJECTS = (
     r", or a callable init\(X, n_clusters, random_state\) that returns them; X is passed as it is",
+    r" or a callable(?=, else )",
     r"[,;]? or an? (?:callable|function|optax schedule)[^;.]*",
     r", \(n_clusters, n_features\) (?:centers|modes)(?:, rows as those of X)?",
     r" See [\w.]*\.|:? see [\w.]*\w",

@@ -51,7 +51,7 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         show_default=False,
-        help="A .npy, .npz, .csv, .tsv, .jsonl, .parquet, .xlsx, .h5ad or idx file, text also packed "
+        help="A .npy, .npz, .csv, .tsv, .jsonl, .parquet, .xlsx, .h5ad or idx file, text also compressed "
         "(.gz, .zst, .bz2, .xz); sparse rows in .npz (SciPy) or .svm; a folder of .txt files; "
         "a pattern of tables in quotation marks, 'part-*.csv'; - for a table on standard input; or a built-in set: "
         "digits, iris, wine, breast_cancer, blobs:n=1000,d=2,k=5, moons:n=1000, circles:n=1000.",
@@ -161,8 +161,8 @@ Scaling = Annotated[
     typer.Option(
         rich_help_panel=INPUT,
         help="Before clustering: standard gives each column mean 0 and deviation 1, minmax the range 0 to 1, "
-        "l2 gives each row length 1. One-hot columns have together half of the variance of a column of numbers. "
-        "Use one where columns have different units.",
+        "l2 gives each row length 1. Use standard or minmax where columns have different units. All one-hot columns "
+        "of a column of words have together half of the variance of a column of numbers.",
     ),
 ]
 MustLink = Annotated[

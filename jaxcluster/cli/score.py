@@ -56,7 +56,7 @@ def score(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Compare clusters with known classes; what either are called does not matter.
+    """Compare clusters with known classes, which may have other names or numbers.
 
     The layout of text tables is the same for both files, but for a labels.csv that jaxcluster wrote.
 

@@ -38,7 +38,7 @@ FILES = {
 MOST_KS = 1000
 """Numbers of clusters of a part of a list, at most: each is a fit."""
 
-AS_FIT = "as --help of fit with the method has it"
+AS_FIT = "as in the help of fit: jaxcluster fit METHOD --help"
 
 OPTIONS = {
     "init": "--init",
@@ -96,7 +96,7 @@ def sweep(
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
     source: Source,
-    init: Annotated[str | None, opt.option(metavar="NAME", panel=opt.METHOD, help=f"Start, {AS_FIT}.")] = None,
+    init: Annotated[str | None, opt.option(metavar="NAME", panel=opt.METHOD, help=f"Initialization, {AS_FIT}.")] = None,
     max_iter: Annotated[
         int | None, opt.option(metavar="N", min=1, panel=opt.METHOD, help="Maximum number of steps of a run.")
     ] = None,

@@ -306,8 +306,8 @@ class ResettingClusterer(AutoencoderClusterer):
 
     Args:
         n_clusters, hidden, …: see `AutoencoderClusterer`.
-        reset_interval: epochs of a round, of which the last takes what is left of ``epochs`` too; None for no resets. A
-            round ends earlier by ``tol``.
+        reset_interval: epochs of a round; None for no resets. The last round takes the rest of ``epochs``, and ``tol``
+            may end each one earlier.
         reset_keep: part of the weights that a reset keeps, in [0, 1]. Fresh weights of an ``encoder`` that was passed
             are those it was passed with.
 
