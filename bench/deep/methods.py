@@ -118,8 +118,7 @@ def train(
         module = deep.IDEC(autoencoder, start.centers)
     else:
         module = deep.DEC(autoencoder, start.centers, augment=AUGMENTATION if method == "dec-da" else None)
-    rate = settings.rates["dec" if method == "dec-da" else method]
-    own = {"steps_per_epoch": STEPS, "tol": TOL, "batch_size": BATCH, "optimizer": deep.adam(rate)}
+    own = {"steps_per_epoch": STEPS, "tol": TOL, "batch_size": BATCH, "optimizer": deep.adam(settings.rate)}
     return deep.train(jax.random.key(seed + 1), module, x, **own, **options)
 
 

@@ -31,10 +31,10 @@ METHODS = ("autoencoder", "dec", "idec", "dcn", "dec-da", "vade")
 """The first is its own start: k-means or EM on the codes of the autoencoder."""
 
 RATES = (1e-3, 1e-4)
-"""Learning rates of Adam from which that of each method is chosen."""
+"""Learning rates of Adam from which that of DEC, IDEC, DCN and DEC with augmentation is chosen."""
 
-RATED = ("dec", "idec", "dcn")
-"""Methods whose learning rate is chosen. DEC with augmentation takes that of DEC."""
+RATED = ("dec", "dcn")
+"""Methods on which the learning rate is chosen."""
 
 
 class Settings(NamedTuple):
@@ -43,12 +43,12 @@ class Settings(NamedTuple):
     Attributes:
         pretraining: one of PRETRAINING.
         start: one of STARTS.
-        rates: learning rate of each method of RATED.
+        rate: learning rate of Adam.
     """
 
     pretraining: str
     start: str
-    rates: dict[str, float]
+    rate: float
 
 
 def frozen(path: Path = FILE) -> Settings:
