@@ -22,6 +22,9 @@ endif
 # Compiling takes most of the time of the small fits of the documentation; a fast compiler suffices for them.
 FAST := JAX_PLATFORMS=cpu XLA_FLAGS=--xla_backend_optimization_level=0
 
+# Without bytecode each process of a test, a notebook or a page compiles the whole package's source again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo docs links figures test notebooks lint types format bench bench-table clean
 .DELETE_ON_ERROR:
 
