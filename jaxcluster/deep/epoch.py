@@ -178,13 +178,16 @@ class CompiledTrainer:
 
         Returns:
             The state after the refresh, and its result. Features, variables or targets that are not finite are not
-            taken over and count as a failure of the next step.
+            taken over and count as a failure of the next step; so do responsibilities, but for the ``last`` time.
         """
         if not self.has_refresh:
             return state, EvalResult(RefreshResult(None), None, {}, False)
         z = self._features(state)
         method = "finalize" if last and self.has_finalize else "refresh"
         state, result = _refresh(self.spec, method, state, z, jax.random.fold_in(self.refresh_key, epoch))
+        # Before the epoch, as `rewind` goes back to its start at most: where an epoch is one step, none would be left.
+        if not last and not int(state.failed) and not self.outputs_are_finite(state, z):
+            state = self.mark_output_failure(state)
         new = None if result.labels is None else np.asarray(result.labels, np.int32)
         agreement = {} if labels is None or new is None else self.module.label_agreement(labels, new)
         agreement = {name: float(value) for name, value in agreement.items()}

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import validation
+from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.losses.validation import (
     as_floats,
     as_labels,
@@ -29,6 +30,7 @@ from jaxcluster.losses.validation import (
     as_samples,
     as_shaped,
     as_weights,
+    exponent_out_of_range,
     mask_rows,
     promote,
     reduce,
@@ -70,9 +72,15 @@ def student_t_log_assignments(z: Any, centers: Any, *, alpha: Any = 1.0) -> Floa
     """log q of `student_t_assignments`, finite however far a sample is from all centers."""
     z, centers = as_samples(z=z, centers=centers)
     alpha = as_positive("alpha", alpha, z.dtype)
-    # A square that overflows becomes the largest finite number: the sample is then equally far from all clusters.
+    # In a unit of 2^e the 1 of the kernel becomes 2^−2e, and the factor 2^2e of all clusters cancels.
+    exponent = exponent_out_of_range(z, centers)
+    z, centers = (times_power_of_two(each, -exponent) for each in (z, centers))
+    far = exponent > 0
+    # A quotient that overflows, by a tiny alpha, becomes the largest finite number: all clusters are equally far.
     scaled = jnp.minimum(squared_distances(z, centers) / alpha, jnp.finfo(z.dtype).max)
-    logits = -(alpha + 1) / 2 * jnp.log1p(scaled)
+    one = jnp.maximum(times_power_of_two(jnp.ones((), z.dtype), -2 * exponent), jnp.finfo(z.dtype).tiny)
+    log_kernel = jnp.where(far, jnp.log(jnp.where(far, scaled + one, 1)), jnp.log1p(jnp.where(far, 0, scaled)))
+    logits = -(alpha + 1) / 2 * log_kernel
     return jax.nn.log_softmax(logits, axis=1)
 
 

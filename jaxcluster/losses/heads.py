@@ -90,7 +90,9 @@ def temi_loss(
     teacher, marginal = jax.lax.stop_gradient((teacher, marginal))
     weight = jnp.mean(jnp.sum(jnp.exp(teacher[0] + teacher[1]), axis=2), axis=0)
     # The neighbor's probabilities come from the teacher where those of the sample come from the student.
-    both = beta * (student + teacher[::-1]) - jnp.log(marginal)[None, :, None, :]
+    # A marginal that underflowed to 0 is that of a cluster without samples, whose terms are 0 too.
+    log_marginal = jnp.log(jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny))
+    both = beta * (student + teacher[::-1]) - log_marginal[None, :, None, :]
     information = logsumexp(both, axis=3)
     return -jnp.mean(weight[None] * jnp.mean(information, axis=0), axis=1)
 
@@ -112,7 +114,7 @@ def scan_loss(samples: Any, neighbors: Any, *, entropy_weight: Any = 5.0) -> Flo
     samples, neighbors = check_heads(samples=samples, neighbors=neighbors)
     entropy_weight = as_positive("entropy_weight", entropy_weight, samples.dtype, zero=True)
     consistency = jnp.mean(logsumexp(samples + neighbors, axis=2), axis=1)
-    entropy = jnp.sum(entr(jnp.mean(jnp.exp(samples), axis=1)), axis=1)
+    entropy = _entropy(jnp.mean(jnp.exp(samples), axis=1))
     return -consistency - entropy_weight * entropy
 
 
@@ -168,7 +170,7 @@ def turtle_loss(labels: Any, predictions: Any, *, entropy_weight: Any = 10.0) ->
     # 0·log 0 = 0; selected before the product, so that the gradient is finite too.
     known = jnp.where(labels > 0, jax.lax.stop_gradient(predictions), 0)
     error = -jnp.mean(jnp.sum(labels * known, axis=2), axis=1)
-    return error - entropy_weight * jnp.sum(entr(jnp.mean(labels, axis=1)), axis=1)
+    return error - entropy_weight * _entropy(jnp.mean(labels, axis=1))
 
 
 def cluster_contrastive_loss(
@@ -199,5 +201,12 @@ def cluster_contrastive_loss(
     entropy_weight = as_positive("entropy_weight", entropy_weight, arrays[0].dtype, zero=True)
     columns = [jnp.swapaxes(jnp.exp(each), 1, 2) for each in arrays]
     contrast = jax.vmap(lambda first, second: nt_xent_loss(first, second, temperature=temperature))(*columns)
-    entropy = sum(jnp.sum(entr(jnp.mean(each, axis=2)), axis=1) for each in columns)
+    entropy = sum(_entropy(jnp.mean(each, axis=2)) for each in columns)
     return contrast - entropy_weight * entropy
+
+
+def _entropy(mean):
+    """(h,) entropies (nats) of (h, k) mean probabilities."""
+    # −log p − 1, the derivative, is infinite at 0, the mean of a cluster that all samples have left, and infinite times
+    # the 0 of the probabilities' own derivatives is NaN.
+    return jnp.sum(entr(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny)), axis=1)

@@ -19,17 +19,19 @@ from jax.scipy.special import xlogy
 
 from jaxcluster.cluster.soft_kmeans import soft_assign
 from jaxcluster.core import validation
+from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.frame import frame_of
 from jaxcluster.losses.validation import (
     as_positive,
     as_samples,
     as_shaped,
     as_weights,
+    exponent_out_of_range,
     promote,
     reduce,
     zero_unweighted,
 )
-from jaxcluster.ops.differences import squared_distances, squared_excess
+from jaxcluster.ops.differences import distances, squared_excess
 from jaxcluster.ops.distance import distances_to_assigned
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Float
@@ -127,5 +129,11 @@ def _excess_over_nearest(x, centers):
     A softmax depends on the excess only. The squared distances of a far sample agree in all the digits of float32; the
     excess, computed from differences of centers, keeps its own.
     """
-    nearest_center = centers[jnp.argmin(jax.lax.stop_gradient(squared_distances(x, centers)), axis=1)]
-    return nearest_center, squared_excess(x, nearest_center, centers)
+    # Of lengths, not squares: the squares of far or of small differences would be infinite or 0 for all centers.
+    nearest_index = jnp.argmin(distances(*jax.lax.stop_gradient((x, centers))), axis=1)
+    exponent = exponent_out_of_range(x, centers)
+    scaled = [times_power_of_two(each, -exponent) for each in (x, centers)]
+    excess = times_power_of_two(squared_excess(scaled[0], scaled[1][nearest_index], scaled[1]), 2 * exponent)
+    # The nearest alone has 0: a search for the least must find it where the excess of others underflows.
+    others = nearest_index[:, None] != jnp.arange(centers.shape[0], dtype=nearest_index.dtype)[None, :]
+    return centers[nearest_index], jnp.where(others, excess + jnp.finfo(excess.dtype).tiny, 0)

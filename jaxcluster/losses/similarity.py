@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import validation
+from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.losses.triplet import negative_mask, positive_mask
 from jaxcluster.losses.validation import (
@@ -36,6 +37,7 @@ from jaxcluster.losses.validation import (
     as_positive,
     as_samples,
     check_shape,
+    exponent_out_of_range,
     mask_rows,
     promote,
     reduce,
@@ -271,21 +273,46 @@ def n_pairs_loss(anchor: Any, positive: Any, labels: Any = None, *, l2_weight: A
         ValueError, TypeError: wrong shapes, labels that are not integers, a negative weight.
     """
     anchor = as_matrix(anchor, name="anchor")
-    positive = as_matrix(check_shape(positive, anchor.shape, name="positive", of="anchor"), name="positive")
-    anchor, positive = promote(anchor, positive)
+    positive = check_shape(positive, anchor.shape, name="positive", of="anchor")
+    # The cross-entropy does not depend on a·o: about an origin the products of positives have the digits to differ.
+    (relative,) = as_samples(positive=positive)
+    anchor, positive, relative = promote(anchor, as_matrix(positive, name="positive"), relative)
     n = anchor.shape[0]
     labels = jnp.arange(n, dtype=jnp.int32) if labels is None else as_labels(labels, n)
     l2_weight = as_positive("l2_weight", l2_weight, anchor.dtype, zero=True)
     known = labels >= 0
-    anchor, positive = mask_rows(known, anchor), mask_rows(known, positive)
-    own = jnp.eye(n, dtype=bool)
+    anchor, positive, relative = (mask_rows(known, each) for each in (anchor, positive, relative))
     # Rows of unknown class are masked in the end, and see themselves alone until then.
-    rivals = negative_mask(labels) | own
-    # The cross-entropy does not depend on a·o: about one positive the products of others have the digits to differ.
-    origin = jax.lax.stop_gradient(positive[jnp.argmax(known)])
-    logits = inner_products(anchor, positive - origin[None, :])
+    rivals = negative_mask(labels) | jnp.eye(n, dtype=bool)
+    relative = relative - jax.lax.stop_gradient(relative[jnp.argmax(known)])[None, :]
+    error = _cross_entropy_of_own(anchor, relative, rivals)
+    lengths = squared_norms(anchor) + squared_norms(positive)
+    return reduce(error + jnp.where(l2_weight > 0, l2_weight * lengths / 4, 0), mask=known)
+
+
+def _cross_entropy_of_own(anchor, positive, rivals):
+    """(n,) log Σ_j exp(a_i·(p_j − p_i)) over the mask of rivals, which holds i."""
+    exponent = exponent_out_of_range(anchor, positive)
+    logits = inner_products(times_power_of_two(anchor, -exponent), times_power_of_two(positive, -exponent))
     error = _log_sum(logits, rivals) - jnp.diagonal(logits)
-    return reduce(error + l2_weight * (squared_norms(anchor) + squared_norms(positive)) / 4, mask=known)
+    # Products beyond float32 differ by so much that the largest is the whole sum.
+    largest = jnp.argmax(jnp.where(rivals, jax.lax.stop_gradient(logits), -jnp.inf), axis=1)
+    return jnp.where(exponent > 0, _row_products(anchor, positive[largest] - positive), error)
+
+
+@jax.custom_jvp
+def _row_products(x: Float[Array, "n d"], y: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Inner product of each row with the other's, infinite only where it is beyond the dtype."""
+    exponent = exponent_out_of_range(x, y)
+    products = jnp.sum(times_power_of_two(x, -exponent) * times_power_of_two(y, -exponent), axis=1)
+    return times_power_of_two(products, 2 * exponent)
+
+
+@_row_products.defjvp
+def _row_products_jvp(rows, tangents):
+    # The derivatives are x and y themselves, and finite; those of the program above pass 2^2e, which may not be.
+    (x, y), (dx, dy) = rows, tangents
+    return _row_products(x, y), jnp.sum(dx * y + x * dy, axis=1)
 
 
 def angular_loss(z: Any, labels: Any, *, angle: float = 40.0) -> Float[Array, ""]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import validation
-from jaxcluster.core.dtypes import float_dtype, times_power_of_two
+from jaxcluster.core.dtypes import exponent_of, float_dtype, times_power_of_two
 from jaxcluster.metrics.contingency import encode, label_array
 from jaxcluster.types import Array, Bool, Float, Int
 
@@ -152,6 +153,15 @@ def promote(*arrays: Float[Array, ...]) -> list[Float[Array, ...]]:
     return [array.astype(dtype) for array in arrays]
 
 
+def exponent_out_of_range(*arrays: Float[Array, ...]) -> Int[Array, ""]:
+    """Least e >= 0 such that squared distances of the arrays' rows divided by 2^e are finite; a constant.
+
+    It is 0 up to numbers of 2^56 in float32: the squares of their differences are below 2^115.
+    """
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(jax.lax.stop_gradient(array))) for array in arrays]))
+    return jnp.maximum(exponent_of(largest) - (jnp.finfo(largest.dtype).maxexp // 2 - 8), 0)
+
+
 def as_weights(weights: Any, n: int) -> Weights | None:
     """`Weights` of n samples, or None for None. They may all be 0: weighted sums are then 0 too.
 
@@ -180,9 +190,18 @@ def as_positive(name: str, value: Any, dtype: Any, *, zero: bool = False) -> Flo
     """A parameter of a loss, in the loss's dtype: positive, or 0 with ``zero``; a traced one is not checked.
 
     Raises:
-        ValueError, TypeError: see `jaxcluster.core.validation.check_positive`.
+        ValueError, TypeError: see `jaxcluster.core.validation.check_positive`; a concrete number that is 0 or infinite
+            in the dtype, so that the loss would be NaN.
     """
-    return jnp.asarray(validation.check_positive(name, value, zero=zero), dtype)
+    value = validation.check_positive(name, value, zero=zero)
+    if not validation.is_traced(value):
+        info = jnp.finfo(dtype)
+        if float(value) > float(info.max) or (not zero and float(value) < float(info.tiny)):
+            raise ValueError(
+                f"{name}={float(value):g} is beyond {np.dtype(dtype)}, which holds {float(info.tiny):.1e} to "
+                f"{float(info.max):.1e}. Scale the samples, and {name} with them."
+            )
+    return jnp.asarray(value, dtype)
 
 
 def as_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels") -> Int[Array, " n"]:

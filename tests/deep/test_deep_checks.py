@@ -13,6 +13,8 @@ from jaxcluster import (
     DCN,
     DEC,
     IDEC,
+    SCAN,
+    TURTLE,
     AutoencoderKMeans,
     ClusterGAN,
     DeepCluster,
@@ -166,6 +168,15 @@ def test_failed_training_leaves_a_usable_network(blobs, name):
     advice = str(warnings[0].message)
     assert "Pass an optimizer with a lower rate" in advice
     assert "learning_rate" not in advice
+
+
+@pytest.mark.parametrize("model", [TURTLE, SCAN])
+def test_a_failed_head_is_that_before_its_update(blobs, model):
+    """Epochs of one step, whose parameters are finite and whose probabilities are not."""
+    options = {"epochs": 3, "n_heads": 2, "random_state": 0, "optimizer": optax.sgd(1e30)}
+    with pytest.warns(ConvergenceWarning, match="step 2 of train; the network is that after step 0"):
+        head = model(4, **options).fit(blobs.x)
+    assert_usable(head, blobs.x)
 
 
 def test_failure_restores_both_sides_of_a_game(blobs):

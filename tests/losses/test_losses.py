@@ -148,6 +148,43 @@ def test_a_batch_of_one(name):
         assert value == 0
 
 
+OF_ANY_UNIT = {
+    "dec": lambda z, other: losses.dec_loss(losses.student_t_assignments(z, other), SHARES[0]),
+    "soft k-means": lambda z, other: losses.soft_kmeans_loss(z, other, variance=0.0),
+    "n-pairs": lambda z, other: losses.n_pairs_loss(z, other, MIXED),
+}
+
+
+@pytest.mark.parametrize("unit", [1e-22, 3e18, 1e22])
+@pytest.mark.parametrize("name", OF_ANY_UNIT)
+def test_squares_beyond_float32_are_no_matter(name, unit):
+    """A value beyond float32 is infinite, and its gradient is that of float64."""
+    floats = [np.asarray(each * unit, np.float32) for each in (Z, OTHER)]
+    run = jax.value_and_grad(lambda floats: OF_ANY_UNIT[name](*floats))
+    value, grads = run([jnp.asarray(each) for each in floats])
+    with jax.enable_x64(True):
+        right, right_grads = run([jnp.asarray(each, float) for each in floats])
+    np.testing.assert_allclose(value, right if right < 3e38 else np.inf, rtol=1e-4, atol=1e-37)
+    for grad, expected in zip(grads, right_grads, strict=True):
+        np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_one_far_sample_leaves_the_losses_of_others():
+    z = np.vstack([Z, np.full((1, D), 1e30)]).astype(np.float32)
+    log_q = losses.student_t_log_assignments(z, CENTERS)
+    np.testing.assert_allclose(log_q[:-1], losses.student_t_log_assignments(Z, CENTERS), rtol=1e-4, atol=1e-5)
+    terms = losses.soft_kmeans_loss(z, CENTERS, variance=0.5, reduction="none")
+    np.testing.assert_allclose(
+        terms[:-1], losses.soft_kmeans_loss(Z, CENTERS, variance=0.5, reduction="none"), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("number", [1e-60, 1e60])
+def test_a_parameter_beyond_float32_is_named(number):
+    with pytest.raises(ValueError, match=r"temperature=1e.60 is beyond float32.*Scale the samples"):
+        losses.soft_clustering_loss(Z, CENTERS, SHARES[0], temperature=number)
+
+
 @pytest.mark.parametrize("name", ["contrastive", "k-means", "dec", "nt-xent"])
 def test_half_precision_is_summed_in_single(name):
     floats = [jnp.asarray(each, jnp.bfloat16) for each in (Z, OTHER, CENTERS)]

@@ -107,6 +107,31 @@ def test_a_probability_of_zero_adds_nothing():
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("name", ["scan", "turtle", "contrast", "temi"])
+def test_a_cluster_that_all_samples_left_has_gradients(name):
+    """exp(−300) is 0 in float32: the derivative of its entropy would be infinite, and so would 1/marginal."""
+
+    def loss(logits):
+        log_p = jnp.stack([jax.nn.log_softmax(logits), jax.nn.log_softmax(logits[::-1])])[:, None]
+        p = jnp.exp(log_p)
+        return {
+            "scan": lambda: losses.scan_loss(*log_p),
+            "turtle": lambda: losses.turtle_loss(p[0], log_p[1]),
+            "contrast": lambda: losses.cluster_contrastive_loss(*log_p),
+            "temi": lambda: losses.temi_loss(log_p, log_p[::-1], jnp.mean(p[0], axis=1)),
+        }[name]()[0]
+
+    logits = np.array([[5.0, 0.0, -300.0], [1.0, 2.0, -300.0], [0.0, 1.0, -400.0]], np.float32)
+    value, gradient = jax.value_and_grad(loss)(jnp.asarray(logits))
+    assert np.isfinite(gradient).all()
+    if name == "contrast":
+        return  # a column of zeros has no direction, where float64 still compares exp(−300) with exp(−400)
+    with jax.enable_x64(True):
+        right, right_gradient = jax.value_and_grad(loss)(jnp.asarray(logits, float))
+    np.testing.assert_allclose(value, right, rtol=1e-5)
+    np.testing.assert_allclose(gradient, right_gradient, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.longdouble, ">f8"])
 def test_heads_of_every_dtype(dtype):
     """The sum of 4,000 samples in half precision would be off by 1e-4 of it."""
