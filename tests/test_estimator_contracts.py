@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from functools import cache
+from inspect import getdoc, signature
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
 from tolerances import assert_near
 
+from jaxcluster.core.docstrings import SEE, entries
 from jaxcluster.estimators import ESTIMATORS, load
 from jaxcluster.sharding import row_mesh
 
@@ -40,6 +43,14 @@ MESHED = [name for name in CLUSTERERS if (info := ESTIMATORS.info(name)).takes_m
 
 def same_partition(a, b, least: float = 1) -> bool:
     return adjusted_rand_score(a, b) >= least
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_help_describes_every_parameter(name):
+    described = {word for key, _ in entries(ESTIMATORS[name], "Args") for word in re.findall(r"\w+", key)}
+    assert {*signature(ESTIMATORS[name]).parameters} <= described
+    assert not SEE.search("\n".join(text for _, text in entries(ESTIMATORS[name], "Attributes")))
+    assert max(map(len, getdoc(ESTIMATORS[name]).splitlines())) <= 120
 
 
 @pytest.mark.parametrize("name", CLUSTERERS)

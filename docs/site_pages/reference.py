@@ -11,9 +11,9 @@ from typing import Any
 from flax import nnx
 
 import jaxcluster
+from jaxcluster.core.docstrings import complete
 from jaxcluster.estimators import CLASSES
 from site_pages import examples
-from site_pages.inherited import docstring
 from site_pages.objects import Entry, constant_text, entries, places, public_modules, resolve
 from site_pages.rst import document, inline
 
@@ -88,7 +88,7 @@ def class_(name: str, cls: type, *, example: str = "") -> str:
     """A class with its parameters, fields, example, methods and properties."""
     shown, kinds = signature_of(cls)
     fields = getattr(cls, "_fields", ())
-    parts = [document(docstring(cls), types={} if fields else kinds, resolve=resolve)]
+    parts = [document(complete(cls), types={} if fields else kinds, resolve=resolve)]
     notes = getattr(cls, "__annotations__", {})
     if fields and not re.search(r"^Attributes:", inspect.getdoc(cls) or "", re.MULTILINE):
         parts.append(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from textwrap import dedent, indent
 
+from jaxcluster.core.docstrings import items
+
 SECTIONS = ("Args", "Returns", "Raises", "Attributes", "Yields", "Warns", "Example", "Examples", "Note", "Notes")
 """Headings of Google's style that the docstrings of this package use."""
 
@@ -100,19 +102,6 @@ def sections(text: str) -> list[tuple[str, str]]:
         found.append((name, dedent("\n".join(inside))))
         if rest:
             found.append(("", "\n".join(rest)))
-    return found
-
-
-def items(body: str) -> list[tuple[str, str]]:
-    """Split a list such as that below ``Args:``.
-
-    Returns:
-        Pairs of a name and its text.
-    """
-    found = []
-    for entry in re.split(r"\n(?=\S)", body.strip("\n")):
-        name, colon, text = entry.partition(":")
-        found.append((name.strip(), dedent(text).strip()) if colon else ("", dedent(entry).strip()))
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ import typer
 from jaxcluster.cli import options as opt
 from jaxcluster.cli.errors import UserError, user_errors
 from jaxcluster.cli.training import keeps_checkpoints
+from jaxcluster.core.docstrings import entries
 
 if TYPE_CHECKING:
     from jaxcluster.estimators import EstimatorInfo
@@ -98,27 +98,19 @@ def option_name(info: EstimatorInfo, parameter: str) -> str:
 
 
 def documented(cls: type) -> dict[str, str]:
-    """The text of each parameter in the ``Args`` of a class and its bases, or of a class that it refers to.
+    """The text of each parameter in the ``Args`` of a class and its bases.
 
     >>> from jaxcluster import KMeans
     >>> sorted(documented(KMeans))[:3]
     ['algorithm', 'copy_x', 'frozen']
     """
     texts = {}
-    for base in reversed(cls.__mro__):
-        doc = inspect.cleandoc(vars(base).get("__doc__") or "")
-        args = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.MULTILINE | re.DOTALL)
-        entries = re.findall(r"^    (\w[\w, …]*): (.*(?:\n {8}.*)*)", args[1] if args else "", re.MULTILINE)
-        for names, text in entries:
+    for base in reversed(cls.__mro__[:-1]):
+        for names, text in entries(base, "Args") if vars(base).get("__doc__") else ():
             plain = " ".join(text.replace("`", "").split())
-            if plain.startswith("see "):
-                other = vars(sys.modules[base.__module__]).get(plain.removeprefix("see ").rstrip("."))
-                theirs = documented(other) if isinstance(other, type) and other not in cls.__mro__ else {}
-                texts |= {name: theirs[name] for name in re.findall(r"\w+", names) if name in theirs}
-            else:
-                # A Greek letter is a symbol: its capital is another one.
-                first = plain[:1].upper() if plain[:1].isascii() else plain[:1]
-                texts |= dict.fromkeys(re.findall(r"\w+", names), first + plain[1:])
+            # A Greek letter is a symbol: its capital is another one.
+            first = plain[:1].upper() if plain[:1].isascii() else plain[:1]
+            texts |= dict.fromkeys(re.findall(r"\w+", names), first + plain[1:])
     return texts
 
 

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.seeding import check_centers, check_runs
-from jaxcluster.core import memory, signals, validation
+from jaxcluster.core import docstrings, memory, signals, validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
 from jaxcluster.core.programs import limit_programs
@@ -58,9 +58,9 @@ PER_SAMPLE_METHODS = ("predict", "transform", "predict_proba", "score_samples")
 class Estimator(PrintsSteps, BaseEstimator):
     """Base of all estimators: conversion to and from the functions of `jaxcluster.cluster`.
 
-    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
-    median (`jaxcluster.core.frame`). Fitted attributes have the dtype of the samples: float64 for float64 and integers,
-    so that a difference of 1 at 1e9 is not lost, and float32 for float32 and half precision.
+    Computes in float32, or in float64 if the samples are float64 and JAX's x64 mode is on, relative to their median
+    (`jaxcluster.core.frame`). Fitted attributes have the dtype of the samples: float64 for float64 and integers, so
+    that a difference of 1 at 1e9 is not lost, and float32 for float32 and half precision.
 
     Parameters are the fields of a dataclass. Those of type Any are kept as they are, as scikit-learn's contract demands
     of a constructor, and checked by `fit`.
@@ -103,8 +103,9 @@ class Estimator(PrintsSteps, BaseEstimator):
     """Term weights of the texts that the command line fitted. New samples are a list of texts, or their weights."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Wrap every public method by `memory.guarded`."""
+        """Wrap every public method by `memory.guarded`, and complete the docstring for ``help``."""
         super().__init_subclass__(**options)
+        cls.__doc__ = docstrings.complete(cls) if vars(cls).get("__doc__") else None
         for name, method in list(vars(cls).items()):  # dir(cls) has inherited ones, which are wrapped already
             if isfunction(method) and not name.startswith("_"):
                 method = of_samples_or_source(method) if name in PER_SAMPLE_METHODS else method

@@ -37,8 +37,8 @@ PRIORS = (
 class BayesianGaussianMixture(MixtureEstimator):
     """Gaussian mixture by variational inference, with scikit-learn's parameters, attributes and methods.
 
-    Components that the data do not need end with a weight near 0. Samples are computed in float32, or in float64 if
-    they are float64 and JAX's x64 mode is on, relative to their median; fitted attributes have the samples' dtype.
+    Components that the data do not need end with a weight near 0. Computes in float32, or in float64 if the samples are
+    float64 and JAX's x64 mode is on, relative to their median; fitted attributes have the samples' dtype.
 
     Args:
         n_components: maximum number of components.
@@ -58,7 +58,8 @@ class BayesianGaussianMixture(MixtureEstimator):
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
         warm_start: initialize by the last fit, if there is one.
-        verbose: print the lower bound of every step as the fit goes on, and the time that is left at most.
+        verbose: 1 to print the lower bound after every step while the fit runs, and the longest time that it may
+            still take.
         verbose_interval: accepted for compatibility with scikit-learn.
         precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
         mesh: devices over which the samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``; None for

@@ -46,8 +46,8 @@ IGNORE = "ignore"
 class KMeans(CenterEstimator):
     """k-means clustering with scikit-learn's parameters, attributes and methods.
 
-    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
-    median; ``cluster_centers_`` and `transform` have the dtype of the samples.
+    Computes in float32, or in float64 if the samples are float64 and JAX's x64 mode is on, relative to their median;
+    ``cluster_centers_`` and `transform` have the dtype of the samples.
 
     Args:
         n_clusters: number of clusters.
@@ -57,7 +57,8 @@ class KMeans(CenterEstimator):
             is "random" or a callable, else 1.
         max_iter: maximum number of steps of a run.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
-        verbose: print the inertia of every step, of each start, as the fit goes on, and the time that is left at most.
+        verbose: 1 to print the inertia after every step of each start while the fit runs, and the longest time
+            that it may still take.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
         copy_x: accepted for compatibility with scikit-learn; X is never changed.
@@ -218,8 +219,8 @@ class KMeans(CenterEstimator):
 class BisectingKMeans(CenterEstimator):
     """Bisecting k-means: split one cluster in two until there are ``n_clusters``, with scikit-learn's parameters.
 
-    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on; ``cluster_centers_``
-    and `transform` have the dtype of the computation.
+    Computes in float32, or in float64 if the samples are float64 and JAX's x64 mode is on; ``cluster_centers_`` and
+    `transform` have the dtype of the computation.
 
     Args:
         n_clusters: number of clusters.

@@ -34,8 +34,8 @@ AUTO_RESTARTS = 3
 class MiniBatchKMeans(CenterEstimator):
     """k-means on small random batches, with scikit-learn's parameters, attributes and methods.
 
-    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
-    median; ``cluster_centers_`` and `transform` have the dtype of the samples.
+    Computes in float32, or in float64 if the samples are float64 and JAX's x64 mode is on, relative to their median;
+    ``cluster_centers_`` and `transform` have the dtype of the samples.
 
     Args:
         n_clusters: number of clusters.
@@ -43,7 +43,8 @@ class MiniBatchKMeans(CenterEstimator):
             ``init(X, n_clusters, random_state)`` that returns them.
         max_iter: maximum number of epochs (passes over the samples).
         batch_size: samples per batch, at most n_samples.
-        verbose: print the smoothed inertia of every batch as the fit goes on, and the time that is left at most.
+        verbose: 1 to print the smoothed inertia after every batch while the fit runs, and the longest time that
+            it may still take.
         compute_labels: True to keep ``labels_``; in `partial_fit` also to compute labels and inertia.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.

@@ -298,8 +298,8 @@ def _roots_and_precisions(covariance, covariances):
 class GaussianMixture(MixtureEstimator):
     """Gaussian mixture by expectation–maximization, with scikit-learn's parameters, attributes and methods.
 
-    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
-    median; fitted attributes have the dtype of the samples.
+    Computes in float32, or in float64 if the samples are float64 and JAX's x64 mode is on, relative to their median;
+    fitted attributes have the dtype of the samples.
 
     Args:
         n_components: number of components.
@@ -315,7 +315,8 @@ class GaussianMixture(MixtureEstimator):
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
         warm_start: initialize by the mixture of the last fit, if there is one.
-        verbose: print the lower bound of every step as the fit goes on, and the time that is left at most.
+        verbose: 1 to print the lower bound after every step while the fit runs, and the longest time that it may
+            still take.
         verbose_interval: accepted for compatibility with scikit-learn.
         missing: True to integrate out NaN cells, in the fit and for new samples.
         precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.

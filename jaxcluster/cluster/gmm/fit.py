@@ -82,7 +82,7 @@ def fit(
     axis_name: str | None = None,
     mesh: Mesh | None = None,
 ) -> Fit:
-    """Fits a mixture of k Gaussians by expectation–maximization (EM).
+    """Fit a mixture of k Gaussians by expectation–maximization (EM).
 
     A pure function: it works under jit, vmap and shard_map and inside other functions. The fitted weights, means and
     covariances have their gradient with respect to ``x`` and ``weights`` by the implicit function theorem, in memory

@@ -57,7 +57,7 @@ class ClusterGAN(SinglePhaseEstimator, DeepEstimator):
         batch_size: samples per update; "auto" is 64, or n_samples if that is less.
         learning_rate: constant learning rate of Adam, with β₁ = 0.5 and β₂ = 0.9. The paper uses 1e-4, for many more
             steps.
-        image_shape, scaling, …: see `SinglePhaseEstimator`.
+        image_shape: see `DeepEstimator`; scaling, …: see `SinglePhaseEstimator`.
 
     Attributes:
         cluster_centers_: (n_clusters, latent + n_clusters), in the space of the codes.

@@ -64,7 +64,7 @@ class IDEC(DEC):
         n_clusters: number of clusters.
         gamma: γ, weight of the divergence; the error is a mean over samples and features.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `AutoencoderClusterer`.
+        reset_interval, reset_keep: see `ResettingClusterer`; hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
         labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
