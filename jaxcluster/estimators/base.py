@@ -135,7 +135,7 @@ class Estimator(PrintsSteps, BaseEstimator):
         """Description of the last fit: the shape of the samples, the metrics of the fit, and its status."""
         per_row = getattr(self, "labels_", getattr(self, "embedding_", None))
         shape = f"{self.n_features_in_} columns" if per_row is None else f"{len(per_row)}×{self.n_features_in_}"
-        ending = self.status_.name.lower().replace("_", " ")
+        ending = self.ENDINGS[self.status_]
         return f"fitted on {shape}: {', '.join([*self._summary_metrics(), ending])}"
 
     def _summary_metrics(self) -> list[str]:

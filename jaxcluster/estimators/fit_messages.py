@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,9 +16,21 @@ from jaxcluster.core.messages import facts, sizes_in_words, sparkline
 from jaxcluster.core.preparation import counting
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.estimators.input_tables import row_bytes
+from jaxcluster.types import Status
 
 SHOWN_SECONDS = 1.0
 """Seconds that a fit may still take, from which on a line says so."""
+
+ENDINGS = {
+    Status.CONVERGED: "converged",
+    Status.MAX_STEPS: "step limit reached",
+    Status.NOT_FINITE: "not finite",
+    Status.EMPTY_CLUSTERS: "empty clusters",
+    Status.COLLAPSED: "collapsed",
+    Status.PRECISION: "precision limit",
+    Status.INTERRUPTED: "interrupted",
+}
+"""Status of a fit, in a word or two."""
 
 
 class StepPrinter:
@@ -67,6 +79,9 @@ def left_in_words(progress: Progress) -> str:
 
 class PrintsSteps:
     """Base of estimators whose ``verbose`` prints the steps of a fit."""
+
+    ENDINGS: ClassVar[Mapping[Status, str]] = ENDINGS
+    """Status of the last fit, in words for the repr."""
 
     history_: Any
 

@@ -106,6 +106,9 @@ class EstimatorRegistry(Mapping[str, type]):
         module, class_name = CLASSES[name].location.split(":")
         return getattr(importlib.import_module(f"jaxcluster.estimators.{module}"), class_name)
 
+    def __repr__(self) -> str:
+        return f"EstimatorRegistry({', '.join(self)})"
+
     def __iter__(self) -> Iterator[str]:
         return iter(CLASSES)
 

@@ -30,17 +30,6 @@ AXES = {"standard": "z-score", "minmax": "0 to 1", "l2": "rows of length 1"}
 
 PACKAGES = ("jaxcluster", "jax", "jaxlib", "numpy", "scikit-learn")
 
-ENDINGS = {
-    Status.CONVERGED: "converged",
-    Status.MAX_STEPS: "step limit",
-    Status.NOT_FINITE: "not finite",
-    Status.EMPTY_CLUSTERS: "empty clusters",
-    Status.COLLAPSED: "collapsed",
-    Status.PRECISION: "precision limit",
-    Status.INTERRUPTED: "interrupted",
-}
-"""Status of a run, in a word or two."""
-
 WARNINGS = {
     Status.MAX_STEPS: "The run reached its limit of steps before it had converged. Allow more steps, or a larger tol.",
     Status.NOT_FINITE: "The run met numbers that are not finite and stopped; what follows is not to be trusted. Scale "

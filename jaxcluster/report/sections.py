@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 
 from jaxcluster import plots
+from jaxcluster.estimators.fit_messages import ENDINGS
 from jaxcluster.plots.components import as_covariances, deviations
 from jaxcluster.plots.style import match_classes
 from jaxcluster.report import tables
-from jaxcluster.report.context import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS, ReportContext, machine
+from jaxcluster.report.context import ALL_NOISE, COLLAPSED_TRAINING, WARNINGS, ReportContext, machine
 from jaxcluster.report.data_page import data_page
 from jaxcluster.report.exploration import View
 from jaxcluster.report.figures import figure, map_figures

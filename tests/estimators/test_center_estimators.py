@@ -279,7 +279,7 @@ def test_max_steps_is_a_status_and_no_warning(blobs):
         warnings.simplefilter("error")
         estimator = KMeans(4, init=blobs.x[:4], n_init=1, max_iter=1).fit(blobs.x)
     assert estimator.status_ == Status.MAX_STEPS
-    assert repr(estimator).endswith("1 step, max steps")
+    assert repr(estimator).endswith("1 step, step limit reached")
 
 
 def test_given_centers_run_once_whatever_n_init_says(blobs):

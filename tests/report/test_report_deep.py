@@ -84,7 +84,7 @@ def test_errors_of_a_table_name_columns(model, rows, training, tmp_path):
     assert any("share of each column's variance that does not come back" in picture for picture in pictures)
     assert any(picture.startswith("Codes by class") for picture in pictures)
     assert "Samples" not in page.words
-    assert "step limit" in page.words
+    assert "step limit reached" in page.words
     assert any(line.get("class") == "warn" for line in page.all("p"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled, scaled
 from jaxcluster.estimators.deep.selection import SELECT, check_start, finished, selected_start, warn_of_few_rows
+from jaxcluster.estimators.fit_messages import ENDINGS
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.types import Absent, Array, Float, Status
 
@@ -103,6 +104,8 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     verbose: int = 0
     checkpoint_every: int = 10
     mesh: Any = None
+
+    ENDINGS: ClassVar[Mapping[Status, str]] = ENDINGS | {Status.MAX_STEPS: "all epochs done"}
 
     EMBEDDING_METHOD: ClassVar[str] = "features"
     """Method of the module that gives the embedding of samples, for `transform` and the snapshots."""
