@@ -69,7 +69,9 @@ def __getattr__(name: str) -> Any:
     elif name in _OBJECTS:
         value = getattr(importlib.import_module(_OBJECTS[name]), name)
     else:
-        raise AttributeError(f"module 'jaxcluster' has no attribute {name!r}; it has {', '.join(sorted(__all__))}.")
+        from jaxcluster.core.messages import no_attribute
+
+        raise no_attribute(__name__, name, sorted(__all__))
     globals()[name] = value
     return value
 

@@ -127,7 +127,7 @@ def test_public_functions_are_annotated():
 
 
 def test_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(AttributeError, match=r"jaxcluster.*KMaens.*KMeans"):
+    with pytest.raises(AttributeError, match=r"jaxcluster.*KMaens.*Did you mean 'KMeans'"):
         _ = jaxcluster.KMaens
 
 

@@ -47,6 +47,13 @@ def did_you_mean(value: Any, known: Iterable[str]) -> str:
     return f" Did you mean {guess!r}?"
 
 
+def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    """The error for a name that a package which loads its names on first use does not have."""
+    known = list(known)
+    hint = did_you_mean(name, known)
+    return AttributeError(f"module {module!r} has no attribute {name!r}.{hint} It has {', '.join(known)}.")
+
+
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line of the first caller outside the library."""
     # Python shows a warning once for each line: with a line of the library, a second model would be silent.

@@ -35,6 +35,9 @@ PLAIN = (np.ndarray, jax.Array, list, tuple, str, bytes, dict, set, RowSource, t
 SHOWN = 40
 """Most characters of a cell in a message."""
 
+WORDS_REMEDY = "Encode or drop such columns, or take KPrototypes, which clusters numbers and words."
+"""Advice on columns of words in rows for a method of numbers."""
+
 
 def as_rows(X: Any, *, name: str = "X") -> Any:
     """Rows of a caller in a form that all modules know; what is no table and no array stays as it is.
@@ -229,7 +232,7 @@ def _of_objects(cells, where, name) -> np.ndarray:
             f"{name} has text beside numbers in {where}, such as {shown}. Replace it by numbers or missing cells, or "
             "encode or drop the column."
         )
-    raise ValueError(f"{name} has text in {where}, such as {shown}. Encode or drop such columns.")
+    raise ValueError(f"{name} has text in {where}, such as {shown}. {WORDS_REMEDY}")
 
 
 def _is_real(cell):

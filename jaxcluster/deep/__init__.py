@@ -55,7 +55,9 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _OBJECTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}.")
+        from jaxcluster.core.messages import no_attribute
+
+        raise no_attribute(__name__, name, __all__)
     value = getattr(importlib.import_module(f"{__name__}.{_OBJECTS[name]}"), name)
     globals()[name] = value
     return value

@@ -24,7 +24,7 @@ from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import over_blocks
 from jaxcluster.datasets.base import to_exact_dtype
-from jaxcluster.datasets.dataframes import as_rows, column_names, number_matrix
+from jaxcluster.datasets.dataframes import WORDS_REMEDY, as_rows, column_names, number_matrix
 from jaxcluster.datasets.scaling import SPARSE_SCALINGS
 from jaxcluster.datasets.texts import is_texts
 from jaxcluster.estimators import CLASSES
@@ -257,7 +257,7 @@ def _describe_bad_cell(cell):
     except OverflowError:
         return "integers beyond float64", "Pass smaller numbers, such as differences or logarithms."
     except (TypeError, ValueError):
-        return ("text", "Encode or drop such columns.") if isinstance(cell, (str, bytes)) else None
+        return ("text", WORDS_REMEDY) if isinstance(cell, (str, bytes)) else None
     return None
 
 
