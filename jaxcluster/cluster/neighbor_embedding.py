@@ -222,7 +222,7 @@ def smooth_distances(distances: Float[Array, "n k"]) -> tuple[Float[Array, " n"]
     Returns:
         ρ, 0 where all distances are 0, and σ, (n_samples,) each, in the units of the distances.
     """
-    k = distances.shape[1]
+    distances, k = jnp.asarray(distances), distances.shape[1]
     positive = jnp.where(distances > 0, distances, jnp.inf)
     nearest = jnp.min(positive, axis=1)
     nearest = jnp.where(jnp.isfinite(nearest), nearest, 0)

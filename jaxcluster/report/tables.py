@@ -143,6 +143,9 @@ def _words_or_numbers(column: np.ndarray) -> list[str]:
 
 def numbers(column: np.ndarray, digits: int = 4) -> list[str]:
     """Numbers of one column, with so many decimals that different ones differ: seconds since 1970, for example."""
+    if np.isfinite(column).all():
+        # The rounding of float32 is no value: a mean of zeros beside one of ones is 0 and not 2.7e-07.
+        column = np.where(np.abs(column) < 1e-6 * np.abs(column).max(initial=0), 0, column)
     shown = [number(value, digits) for value in column]
     if len(set(shown)) == len(set(column.tolist())) or not np.isfinite(column).all():
         return shown

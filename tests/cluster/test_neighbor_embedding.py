@@ -47,9 +47,7 @@ def test_both_ends_join_their_weights():
     squares = np.linalg.norm(x[:, None] - x, axis=2)
     index = np.argsort(squares, axis=1)[:, :5]
     distances = np.take_along_axis(squares, index, axis=1)
-    nearest, width = (
-        np.asarray(each)[:, None] for each in neighbor_embedding.smooth_distances(jnp.asarray(distances[:, 1:]))
-    )
+    nearest, width = (np.asarray(each)[:, None] for each in neighbor_embedding.smooth_distances(distances[:, 1:]))
     one_way = np.zeros((15, 15))
     np.put_along_axis(one_way, index[:, 1:], np.exp(-np.maximum(distances[:, 1:] - nearest, 0) / width), axis=1)
     graph = neighbor_embedding.fuzzy_graph(index, distances).toarray()

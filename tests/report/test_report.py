@@ -497,3 +497,8 @@ def test_scores_of_the_metrics_module_are_known():
 )
 def test_numbers_are_written_for_people(value, text):
     assert tables.number(value) == text
+
+
+def test_rounding_is_no_value_of_a_column():
+    assert tables.numbers(np.array([2.7e-7, 1.0])) == ["0.0000", "1.0000"]
+    assert tables.numbers(np.array([2e-7, 3e-7])) == ["2e-07", "3e-07"]
