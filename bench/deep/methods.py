@@ -37,7 +37,7 @@ nats; the published 2e-3 with batches of 100 gave 102."""
 
 
 class Start(NamedTuple):
-    """Where a training begins.
+    """Start of a training.
 
     Attributes:
         centers: (k, latent) of the clusters of the codes.

@@ -38,7 +38,7 @@ RATED = ("dec", "dcn")
 
 
 class Settings(NamedTuple):
-    """What was chosen without labels.
+    """Settings that were chosen without labels.
 
     Attributes:
         pretraining: one of PRETRAINING.

@@ -101,7 +101,9 @@ def coordinates(estimator: Any, x: Any) -> dict[str, np.ndarray]:
         UserError: a method without ``transform``.
     """
     if not hasattr(estimator, "transform"):
-        raise UserError(f"{type(estimator).__name__} gives new rows no coordinates. Fit a method that has transform.")
+        raise UserError(
+            f"{type(estimator).__name__} gives new rows no coordinates. Fit a method that does, such as kmeans or dec."
+        )
     return _named("distance" if has_distances(estimator) else "code", estimator.transform(x))
 
 

@@ -211,7 +211,7 @@ def _show(out: Console, result: TransportResult, folder: Path) -> None:
     numbers = _numbers(result)
     titles = {
         "transport_cost": "transport cost",
-        "regularized_cost": "with the entropy",
+        "regularized_cost": "regularized cost",
         "divergence": "Sinkhorn's divergence",
         "error": "marginal error, as a fraction",
         "steps": "iterations",
