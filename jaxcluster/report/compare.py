@@ -84,14 +84,14 @@ def _setting(value: Any) -> str:
 
 
 def _scores(runs: Sequence[RunSummary]) -> str:
-    shown = ""
+    shown, other_rows = "", bool(np.isnan(agreement(runs)).any())
     for which, caption in enumerate(("Against the truth", "Without the truth")):
         names = list(dict.fromkeys(name for run in runs for name in split(run.scores)[which]))
         lines = []
         for name in names:
             info = score_info(name)
             values = [run.scores.get(name) for run in runs]
-            best = _best(values, info.range)
+            best = set() if other_rows else _best(values, info.range)
             cells = ["—" if value is None else tables.number(value) for value in values]
             lines.append(
                 (html.escape(info.title), [f"{cell} ★" if i in best else cell for i, cell in enumerate(cells)])
@@ -99,9 +99,12 @@ def _scores(runs: Sequence[RunSummary]) -> str:
         heads = ["score", *(run.name for run in runs)]
         shown += tables.grid(caption, heads, lines, caption=caption) if lines else ""
     note = (
-        "A star is the best of the line. Scores without the truth are of the rows as each run clustered them, so that "
+        "Some runs are of other rows: their scores do not say which run is better, and no line has a star."
+        if other_rows
+        else "A star is the best of the line. Scores without the truth are of the rows as each run clustered them, so "
+        "that they compare runs of one scaling only."
     )
-    return section("Scores", f"{note}they compare runs of one scaling only.", shown) if shown else ""
+    return section("Scores", note, shown) if shown else ""
 
 
 def _best(values: Sequence[float | None], text: str) -> set[int]:

@@ -75,3 +75,13 @@ def test_page_of_unusual_runs(folder):
     assert "<script>window" not in text
     assert len(re.findall('role="img"', text)) == 2  # the third is of other rows
     np.testing.assert_array_equal(np.isnan(agreement(runs))[2], [True, True, False])
+
+
+def test_scores_of_other_rows_have_no_star():
+    rows = np.arange(4).astype(str)
+    scores = {"a": 0.1, "b": 0.2}
+    runs = [RunSummary(name, {}, {"silhouette": value}, np.zeros(4, int), rows, 1.0) for name, value in scores.items()]
+    assert "★" in compare_page(runs, None)
+    text = compare_page([runs[0], runs[1]._replace(rows=rows[::-1])], None)
+    assert "★" not in text
+    assert "Some runs are of other rows" in text
