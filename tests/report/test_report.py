@@ -313,6 +313,7 @@ def test_centers_with_late_differences_are_told_apart():
     assert tables.numbers(np.array([1e12, 1e12 + 60])) == ["1,000,000,000,000", "1,000,000,000,060"]
     assert tables.numbers(np.array([5.0, 5.0])) == ["5.0000", "5.0000"]
     assert tables.numbers(np.array([0.00001, 0.5])) == ["1e-05", "0.5000"]
+    assert [tables.numbers(np.array([2e-7, b]))[0] for b in (1.0, 3e-7)] == ["0.0000", "2e-07"]  # rounding beside 1
 
 
 def test_what_was_decided_about_the_data_is_told(iris, labels, tmp_path):
@@ -497,8 +498,3 @@ def test_scores_of_the_metrics_module_are_known():
 )
 def test_numbers_are_written_for_people(value, text):
     assert tables.number(value) == text
-
-
-def test_rounding_is_no_value_of_a_column():
-    assert tables.numbers(np.array([2.7e-7, 1.0])) == ["0.0000", "1.0000"]
-    assert tables.numbers(np.array([2e-7, 3e-7])) == ["2e-07", "3e-07"]
