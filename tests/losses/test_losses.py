@@ -163,7 +163,7 @@ def test_squares_beyond_float32_are_no_matter(name, unit):
     run = jax.value_and_grad(lambda floats: OF_ANY_UNIT[name](*floats))
     value, grads = run([jnp.asarray(each) for each in floats])
     with jax.enable_x64(True):
-        right, right_grads = run([jnp.asarray(each, float) for each in floats])
+        right, right_grads = jax.device_get(run([jnp.asarray(each, float) for each in floats]))
     np.testing.assert_allclose(value, right if right < 3e38 else np.inf, rtol=1e-4, atol=1e-37)
     for grad, expected in zip(grads, right_grads, strict=True):
         np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
