@@ -112,6 +112,13 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
         raise UserError(f"{out} exists and is no run of jaxcluster. Name another folder.")
     if not overwrite:
         raise UserError(f"{out} holds a finished run. Pass --overwrite to replace it, or name another folder.")
+    with user_errors():
+        inside = sorted(config.parent for config in place.glob(f"*/**/{CONFIG}") if is_run(config.parent))
+    if inside:
+        raise UserError(
+            f"{out} holds another run, {out / inside[0].relative_to(place)}, which --overwrite would remove too. Move "
+            "it, or name another folder."
+        )
 
 
 def check_file(out: Path, *, overwrite: bool) -> None:

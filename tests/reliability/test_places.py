@@ -242,6 +242,13 @@ def test_names_as_long_as_a_disk_takes_them(folder, tmp_path):
     assert re.search("cannot be written to: File name too long", refuse(*fit(folder, tmp_path / ("r" * 300))))
 
 
+def test_a_run_inside_another_is_not_removed(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    shutil.copytree(folder / "run", tmp_path / "run" / "more" / "second")
+    assert "holds another run" in refuse(*fit(folder, tmp_path / "run", "--overwrite"))
+    assert (tmp_path / "run" / "more" / "second" / "labels.csv").is_file()
+
+
 def test_places_that_are_none(folder, tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
