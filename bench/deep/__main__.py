@@ -65,7 +65,9 @@ def measure(method: str, path: Path, *, seed: int, epochs: int, work: Path, rows
         "published": PUBLISHED.get(path.stem, {}).get(method),
     }
     if method == "autoencoder":
-        # A network that was found in the folder says nothing of its time.
+        # Its record has both kinds of start; a network that was found in the folder says nothing of its time.
+        for kind in set(settings.STARTS) - {"k-means", chosen.start}:
+            record["start"][kind] = scores(truth, methods.start_on(autoencoder, x, seed, kind).labels)
         return record | scores(truth, start.labels) | {"seconds": round(starting), "pretraining_s": round(pretraining)}
     curve: list[dict[str, Any]] = []
 

@@ -56,7 +56,9 @@ def test_the_protocol_is_one_record_a_method_and_seed(tmp_path, small):
     protocol.main(arguments)
     records = read(tmp_path / "results")
     assert [record["method"] for record in records] == list(METHODS)
-    assert all(record["start"] == records[0]["start"] for record in records), "one pretraining for all"
+    starts = [record["start"]["k-means"] for record in records]
+    assert starts == [starts[0]] * len(METHODS), "one pretraining for all"
+    assert set(records[0]["start"]) == set(settings.STARTS)
     assert all(0 <= record["accuracy"] <= 1 for record in records)
     protocol.main(arguments)
     assert len(read(tmp_path / "results")) == len(METHODS), "a record that is there is not made again"
