@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from importlib.metadata import version
 
 # Read when JAX, matplotlib and the OpenMP libraries are first imported, so before everything else.
@@ -58,6 +59,7 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from jax._src.interpreters import mlir
 
 from jaxcluster.core import programs
 
@@ -76,6 +78,32 @@ MEMORY_MAPS = 20_000
 programs.MAX_MEMORY_MAPS = 2 * MEMORY_MAPS  # tests count compilations: programs go between two files, not within one
 
 gc.set_threshold(200_000, 20, 50)  # tracing makes many objects and few cycles: looking for them took 8% of the time
+
+PROGRAMS_OF_A_CONTEXT = 100
+"""Programs that one MLIR context holds in the tests."""
+
+
+make_context = getattr(mlir, "make_ir_context", None)
+"""The function of JAX that makes an MLIR context, which is not part of its interface."""
+
+
+class Contexts(threading.local):
+    """The MLIR contexts of a thread, each for many programs.
+
+    JAX makes one for each program, with all its dialects: two thirds of the time in which it lowers a small program.
+    """
+
+    left, context = 0, None
+
+    def __call__(self) -> object:
+        if self.left == 0:
+            self.context, self.left = make_context(), PROGRAMS_OF_A_CONTEXT
+        self.left -= 1
+        return self.context
+
+
+if make_context is not None:
+    mlir.make_ir_context = Contexts()
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
