@@ -98,7 +98,7 @@ def test_training_of_all_epochs_is_no_fault(data, tmp_path):
         (("dec", *TINY, "--batch-size", 100_000), "batch_size=100000 is more than n_samples=120"),
         (("dec", *TINY, "--image-shape", "9,9"), r"image_shape=\(9, 9\) makes 81 values an image, but X has 4 columns"),
         (("dec", *TINY, "--image-shape", "2x2"), "image_shape='2x2' must be whole numbers with commas.*8,8"),
-        (("dec", *TINY, "--hidden", "wide"), "hidden='wide' must be whole numbers with commas"),
+        (("dec", "--k", 3, "--hidden", "wide"), "hidden='wide' must be whole numbers with commas"),
         (("dec", *TINY, "--augment"), "--augment .* pass --image-shape too"),
         (("dec", *TINY, "--max-iter", 3), "epochs is given twice: --epochs and --max-iter"),
         (("dec", *TINY, "--param", "checkpoint_dir=x"), "dec: parameter 'checkpoint_dir' is not known"),
