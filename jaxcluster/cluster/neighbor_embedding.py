@@ -212,12 +212,12 @@ def _concrete(x):
     return rows if beyond_float64(rows) else rows.astype(np.float64)
 
 
-def smooth_distances(distances: Float[Array, "n k"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+def smooth_distances(distances: Any) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Distance ρ of the nearest neighbor and width σ of each neighborhood: Σ_j exp(−max(0, d_j − ρ)/σ) = log₂ k.
 
     Args:
-        distances: of k neighbors, ascending, the sample itself left out. Neighbors at distance 0 count, but ρ is the
-            least distance above 0.
+        distances: (n_samples, k) of k neighbors, ascending, the sample itself left out. Neighbors at distance 0 count,
+            but ρ is the least distance above 0.
 
     Returns:
         ρ, 0 where all distances are 0, and σ, (n_samples,) each, in the units of the distances.
