@@ -57,8 +57,12 @@ def fresh_markdown(records: Sequence[dict[str, Any]]) -> str:
 
 
 def fresh_section(records: Sequence[dict[str, Any]]) -> str:
-    """The table of fresh processes, under a line that says where its figures come from."""
-    return f"{_origin(records)}\n\n{fresh_markdown(records)}" if records else ""
+    """The table of fresh processes on each device, under a line that says where its figures come from."""
+    parts = []
+    for device in dict.fromkeys(map(_device, records)):
+        here = [record for record in records if _device(record) == device]
+        parts += [f"**{device}** — {_origin(here)}", fresh_markdown(here)]
+    return "\n\n".join(parts)
 
 
 def _fresh_row(record):
