@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from bench.deep import methods, settings
 from bench.images import images
 from bench.provenance import provenance
 from bench.records import RESULTS, append, read
+from bench.timing import timed
 from jaxcluster import deep, metrics
+from jaxcluster.checkpoint import Checkpoints
 
 PUBLISHED = {
     "mnist": {"autoencoder": 0.81, "dec": 0.843, "idec": 0.881, "dcn": 0.83, "dec-da": 0.985, "vade": 0.9446},
@@ -37,6 +40,11 @@ def scores(truth: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+def data_name(path: Path, rows: int | None) -> str:
+    """Name of a set, or of so many images of it: a part has records, networks and checkpoints of its own."""
+    return path.stem if rows is None else f"{path.stem}-{rows}"
+
+
 def measure(method: str, path: Path, *, seed: int, epochs: int, work: Path, rows: int | None = None) -> dict[str, Any]:
     """The record of a method with a seed.
 
@@ -49,15 +57,15 @@ def measure(method: str, path: Path, *, seed: int, epochs: int, work: Path, rows
         rows: so many images drawn at random; None for all.
     """
     x, truth, _ = images(path, rows=rows)
-    chosen, work, load = settings.frozen(), work / path.stem, os.getloadavg()[0]
-    augmented = method == "dec-da"
-    options = {"augmented": augmented}
-    autoencoder, pretraining = methods.timed(methods.pretrained, x, seed, chosen.pretraining, work, **options)
-    start, starting = methods.timed(methods.start_on, autoencoder, x, seed, chosen.start)
+    chosen, name, load = settings.frozen(), data_name(path, rows), os.getloadavg()[0]
+    work /= name
+    network = partial(methods.pretrained, x, seed, chosen.pretraining, work, augmented=method == "dec-da")
+    pretraining, autoencoder = timed(network)
+    starting, start = timed(partial(methods.start_on, autoencoder, x, seed, chosen.start))
     record = {
-        "case": f"{method}-{path.stem}-{seed}",
+        "case": f"{method}-{name}-{seed}",
         "method": method,
-        "data": path.stem,
+        "data": name,
         "n": len(x),
         "seed": seed,
         "settings": chosen._asdict(),
@@ -75,8 +83,9 @@ def measure(method: str, path: Path, *, seed: int, epochs: int, work: Path, rows
         curve.append(dict(report.record) | {"accuracy": float(metrics.clustering_accuracy(truth, report.labels))})
         print(curve[-1], flush=True)
 
-    run = {"epochs": epochs, "callbacks": [follow], **methods.checkpoints(work, method, seed)}
-    result, seconds = methods.timed(methods.train, method, autoencoder, x, start, chosen, seed, **run)
+    run = {"checkpoints": Checkpoints(work / f"{method}-{seed}", every=5), "resume": True, "callbacks": [follow]}
+    training = partial(methods.train, method, autoencoder, x, start, chosen, seed, epochs=epochs, **run)
+    seconds, result = timed(training)
     return (
         record
         | scores(truth, result.labels)
@@ -105,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     there = {record["case"] for record in read(options.results)}
     for seed in options.seeds:
         for method in options.methods:
-            if f"{method}-{options.data.stem}-{seed}" in there:
+            if f"{method}-{data_name(options.data, options.rows)}-{seed}" in there:
                 continue
             record = measure(
                 method, options.data, seed=seed, epochs=options.epochs, work=options.work, rows=options.rows

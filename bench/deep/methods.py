@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ from flax import nnx
 
 from bench.deep.settings import BATCH, CLASSES, STEPS, TOL, WIDTHS, Settings
 from jaxcluster import deep, gmm, kmeans
-from jaxcluster.checkpoint import Checkpoints
 from jaxcluster.deep import nets
 from jaxcluster.deep.inference import weights_of, with_weights
 from jaxcluster.deep.views import Masking, ShiftRotate
@@ -141,18 +139,3 @@ def _train_vade(plain, x, start, seed, **options):
     rate = optax.exponential_decay(VADE_RATE, steps, 0.9, staircase=True, end_value=VADE_FLOOR)
     adam = optax.adam(rate, eps=1e-4)
     return deep.train(jax.random.key(seed + 1), module, x, optimizer=adam, batch_size=BATCH, **options)
-
-
-def checkpoints(work: Path, method: str, seed: int) -> dict[str, Any]:
-    """The options of a training that goes on from where it was stopped."""
-    return {"checkpoints": Checkpoints(work / f"{method}-{seed}", every=5), "resume": True}
-
-
-def timed(call: Any, *arguments: Any, **options: Any) -> tuple[Any, float]:
-    """The result of a call.
-
-    Returns:
-        The result, and its seconds.
-    """
-    begin = time.perf_counter()
-    return call(*arguments, **options), time.perf_counter() - begin

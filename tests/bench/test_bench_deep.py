@@ -62,6 +62,8 @@ def test_the_protocol_is_one_record_a_method_and_seed(tmp_path, small):
     assert all(0 <= record["accuracy"] <= 1 for record in records)
     protocol.main(arguments)
     assert len(read(tmp_path / "results")) == len(METHODS), "a record that is there is not made again"
+    protocol.main([*arguments, "--rows", "60", "--methods", "autoencoder"])
+    assert [record["data"] for record in read(tmp_path / "results")][-1] == "tiny-60", "a part is another set"
 
 
 def test_the_frozen_settings_are_of_the_kinds_tried():
