@@ -40,9 +40,9 @@ from jaxcluster.datasets.json_lines import open_json_lines
 from jaxcluster.datasets.tables import Table, open_parquet, table_dataset, table_labels
 from jaxcluster.datasets.texts import TEXT_FILE, TextVectorizer, column_dataset, folder_dataset, text_files
 
-TEXT_FILES = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".csv", ".tsv"))
+DELIMITED = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".csv", ".tsv"))
 JSON_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".jsonl", ".ndjson"))
-TABLE_EXTENSIONS = (*TEXT_FILES, *JSON_EXTENSIONS, ".parquet", ".xlsx")
+TABLE_EXTENSIONS = (*DELIMITED, *JSON_EXTENSIONS, ".parquet", ".xlsx")
 EXTENSIONS = (".npy", ".npz", annotated.EXTENSION, *TABLE_EXTENSIONS, *svmlight.EXTENSIONS)
 
 Columns = str | int | Sequence[str | int]
@@ -229,7 +229,7 @@ def column_names(spec: str | os.PathLike, *, key: str | None = None, **form: Any
 
 def is_text_table(spec: str | os.PathLike) -> bool:
     """True if ``spec`` is a text table, by its extension."""
-    return extension(Path(spec)) in TEXT_FILES
+    return extension(Path(spec)) in DELIMITED
 
 
 def _table(path: Path, form: Format, key: str | None = None) -> Table | None:
@@ -239,7 +239,7 @@ def _table(path: Path, form: Format, key: str | None = None) -> Table | None:
         if None in tables:
             raise DataError(f"{path} stands for several files, which must be tables: {listing(TABLE_EXTENSIONS)}.")
         return join_tables(str(path), [table for table in tables if table is not None])
-    if extension(path) in TEXT_FILES:
+    if extension(path) in DELIMITED:
         return open_csv(path, form)
     _check_text_table(path.name, form)
     if extension(path) in JSON_EXTENSIONS:
