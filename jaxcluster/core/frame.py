@@ -121,18 +121,22 @@ class Frame(NamedTuple):
             return np.ldexp(np.asarray(value, np.float64), exponent)
 
 
-def frame_of(centers: Any) -> Frame:
+def frame_of(centers: Any, *, digits: bool = False) -> Frame:
     """Frame about the median of (k, n_features) centers, for functions without a fit.
 
     Args:
         centers: finite coordinates, or traced ones.
+        digits: keep an origin of 0 in columns where x − median has fewer digits than x, as a center is farther from
+            the median than 0 is: for distances by differences, which need no origin near the samples.
     """
     if validation.is_traced(centers):
         centers = jax.lax.stop_gradient(jnp.asarray(centers).astype(float_dtype(centers.dtype)))
-        return traced_frame(centers, jnp.ones_like(centers, bool), None)[0]
+        return traced_frame(centers, jnp.ones_like(centers, bool), None, digits=digits)[0]
     dtype = published_dtype(centers)
     wide = np.asarray(centers).astype(np.float64)
     origin = _lower_median(wide)
+    if digits:
+        origin = np.where(np.abs(origin) <= np.abs(wide - origin).max(axis=0), 0, origin)
     radii = np.abs(wide - origin).max(axis=1)
     exponent = _exponent(_typical(radii), radii.max())
     return Frame(origin.astype(dtype), exponent, 0)
@@ -272,8 +276,8 @@ def _typical(radii):
     return np.sort(positive)[len(positive) // 2] if positive.size else 0.0
 
 
-def traced_frame(x, counted, axis_name, center=True):
-    """Frame of traced samples, by the entries where ``counted`` is True, and `is_crushed`."""
+def traced_frame(x, counted, axis_name, center=True, *, digits=False):
+    """Frame of traced samples, by the entries where ``counted`` is True, and `is_crushed`; see `frame_of`."""
     index = spread_indices(x.shape[0], min(x.shape[0], TRACED_SAMPLE))
     sample, counts = _gather(x[index], axis_name), _gather(counted[index], axis_name)
     infinite = jnp.asarray(jnp.inf, x.dtype)
@@ -281,6 +285,9 @@ def traced_frame(x, counted, axis_name, center=True):
     middle = (jnp.maximum(jnp.sum(counts, axis=0, dtype=jnp.int32), 1) - 1) >> 1
     origin = jnp.take_along_axis(columns, middle[:, None], axis=1)[:, 0]
     origin = jnp.where(jnp.isfinite(origin), origin, 0) if center else jnp.zeros_like(origin)
+    if digits:
+        farthest = jnp.max(jnp.where(counts, jnp.abs(sample - origin[None, :]), 0), axis=0)
+        origin = jnp.where(jnp.abs(origin) <= farthest, 0, origin)
     radii = jnp.sort(jnp.max(jnp.where(counts, jnp.abs(sample - origin[None, :]), 0), axis=1))
     none = jnp.sum(radii <= 0, dtype=jnp.int32)
     middle = np.arange(radii.shape[0], dtype=np.int32) == (none + radii.shape[0]) >> 1

@@ -63,25 +63,64 @@ def squared_excess(
 
 def distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """Euclidean distances of all pairs (data units), each the `length` of a difference."""
-
-    def tile(rows):
-        largest = _over_columns(lambda largest, a, b, _: jnp.maximum(largest, jnp.abs(a - b)), rows, y)
-        largest = jax.lax.stop_gradient(largest)
-        unit = jnp.where(largest > 0, largest, 1)
-        return root(_over_columns(lambda total, a, b, _: total + jnp.square((a - b) / unit), rows, y)) * unit
-
-    return _by_tiles(tile, x, y)
+    return _by_tiles(lambda rows: _distances_of_tile(rows, y), x, y)
 
 
+@jax.custom_jvp
+def _distances_of_tile(x, y):
+    unit, relative = _unit_and_relative_distances(x, y)
+    return relative * unit
+
+
+@_distances_of_tile.defjvp
+def _tangent_of_distances(primals, tangents):
+    # As in `_tangent_of_length`.
+    (x, y), (of_x, of_y) = primals, tangents
+    unit, relative = _unit_and_relative_distances(x, y)
+    divisor = jnp.where(relative > 0, relative, 1)
+
+    def add(total, a, b, _):
+        (a, of_a), (b, of_b) = a, b
+        return total + (a - b) / unit / divisor * (of_a - of_b)
+
+    return relative * unit, _over_columns(add, (x, of_x), (y, of_y))
+
+
+def _unit_and_relative_distances(x, y):
+    largest = _over_columns(lambda largest, a, b, _: jnp.maximum(largest, jnp.abs(a - b)), x, y)
+    unit = _unit(largest)
+    return unit, root(_over_columns(lambda total, a, b, _: total + jnp.square((a - b) / unit), x, y))
+
+
+@jax.custom_jvp
 def length(x: Float[Array, "*n d"]) -> Float[Array, "*n"]:
     """Euclidean norm along the last axis (data units), even where its square is beyond the range of the dtype.
 
     The gradient is x/‖x‖, and 0 for zeros.
     """
-    # Relative to the largest entry. The norm does not depend on this unit, so it is a constant for derivatives.
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1))
-    unit = jnp.where(largest > 0, largest, 1)
-    return root(jnp.sum(jnp.square(x / unit[..., None]), axis=-1)) * unit
+    unit, relative = _unit_and_relative_length(x)
+    return relative * unit
+
+
+@length.defjvp
+def _tangent_of_length(primals, tangents):
+    # By the chain rule a gradient of a loss would be multiplied by the unit before it is divided by it, which is beyond
+    # the dtype where the gradient is as large as the length: that of a squared length.
+    (x,), (of_x,) = primals, tangents
+    unit, relative = _unit_and_relative_length(x)
+    direction = x / (unit * jnp.where(relative > 0, relative, 1))[..., None]
+    return relative * unit, jnp.sum(direction * of_x, axis=-1)
+
+
+def _unit_and_relative_length(x):
+    unit = _unit(jnp.max(jnp.abs(x), axis=-1))
+    return unit, root(jnp.sum(jnp.square(x / unit[..., None]), axis=-1))
+
+
+def _unit(largest):
+    """Unit of numbers up to ``largest``; a constant for derivatives, as no length depends on it."""
+    largest = jax.lax.stop_gradient(largest)
+    return jnp.where(largest > 0, largest, 1)
 
 
 def root(squares: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -104,9 +143,10 @@ def _over_columns(step: Callable, x, y, scale=None):
     @jax.checkpoint
     def of_column(total, a, b, scale):
         a = jax.tree.map(lambda column: column[:, None], a)
-        return step(total, a, b[None, :], None if scale is None else scale[None, :])
+        b, scale = jax.tree.map(lambda column: column[None, :], (b, scale))
+        return step(total, a, b, scale)
 
     # Zeros made of both: inside shard_map the carry must vary over devices from the start as it does later.
-    zero = jnp.zeros_like(jax.tree.leaves(x)[0][:, :1]) + jnp.zeros_like(y[:, 0])[None, :]
-    columns = (jax.tree.map(jnp.transpose, x), y.T, None if scale is None else scale.T)
+    zero = jnp.zeros_like(jax.tree.leaves(x)[0][:, :1]) + jnp.zeros_like(jax.tree.leaves(y)[0][:, 0])[None, :]
+    columns = jax.tree.map(jnp.transpose, (x, y, scale))
     return jax.lax.scan(lambda total, column: (of_column(total, *column), None), zero, columns)[0]

@@ -17,6 +17,7 @@ RNG = np.random.default_rng(0)
 Z, OTHER, CENTERS = RNG.normal(size=(3, N, D))
 ALONG = RNG.normal(size=(3, N, D))
 MIXED = np.array([0, 1, 0, 1, 2, -1])
+PAIRED = np.array([0, 1, 2, 3, 4, 5, 1, 2, 0, 3, 4, -1])
 SHARES = RNG.dirichlet(np.ones(N), (2, N))
 STEP = 1e-6
 
@@ -152,6 +153,7 @@ OF_ANY_UNIT = {
     "dec": lambda z, other: losses.dec_loss(losses.student_t_assignments(z, other), SHARES[0]),
     "soft k-means": lambda z, other: losses.soft_kmeans_loss(z, other, variance=0.0),
     "n-pairs": lambda z, other: losses.n_pairs_loss(z, other, MIXED),
+    "lifted structure": lambda z, other: losses.lifted_structure_loss(jnp.concatenate([z, other]), PAIRED),
 }
 
 

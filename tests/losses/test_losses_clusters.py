@@ -155,6 +155,31 @@ def test_the_mixture_is_the_formula(covariance):
     check_reductions(loss, terms)
 
 
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+def test_tight_components_far_apart_keep_digits(covariance):
+    """Float32 samples and means at ±1,000, a million standard deviations apart: all digits of x − μ count."""
+    means, variance = np.array([[-1000.0] * D, [1000.0] * D]), float(np.float32(1e-6))
+    labels = np.arange(N) % 2
+    x = (means[labels] + 1e-3 * RNG.normal(size=(N, D))).astype(np.float32)
+    offsets = x.astype(float) - means[labels]
+    right = np.log(2) + (D * np.log(2 * np.pi * variance) + np.sum(offsets**2, axis=1) / variance) / 2
+    covariances = {"full": np.full((2, D, D), np.eye(D) * 1e-6), "diag": np.full((2, D), 1e-6)}[covariance]
+    given = narrow([0.5, 0.5], means, covariances)
+    np.testing.assert_allclose(
+        losses.mixture_nll(x, *given, covariance=covariance, reduction="none"), right, rtol=1e-5, atol=1e-5
+    )
+
+    @jax.jit
+    def gradient(weights, means, covariances):
+        def nll(means):
+            return losses.mixture_nll(x, weights, means, covariances, covariance=covariance, reduction="sum")
+
+        return jax.grad(nll)(means)
+
+    expected = -np.stack([offsets[labels == j].sum(axis=0) for j in range(2)]) / variance
+    np.testing.assert_allclose(gradient(*given), expected, rtol=1e-4)
+
+
 def test_the_mixture_of_a_fit_is_its_own(key):
     x = X.astype(np.float32)
     state = gmm.fit(key, x, 2, covariance="diag", reg_covar=1e-2).state

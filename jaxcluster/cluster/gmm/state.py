@@ -304,7 +304,8 @@ def frame_of_mixture(state: Any, frame: Frame | None = None) -> Frame:
     means, deviations = _means_and_deviations(state)
     if frame is None:
         array = jnp if validation.is_traced(means, deviations) else np
-        return frame_of(array.concatenate([means, means - deviations, means + deviations]))
+        # Of means far apart in standard deviations distances are by differences: all digits of x count.
+        return frame_of(array.concatenate([means, means - deviations, means + deviations]), digits=True)
     return frame if validation.is_traced(deviations) else limit_frame(frame, float(deviations.max()) ** 2)
 
 
