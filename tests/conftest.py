@@ -62,6 +62,7 @@ from hypothesis import HealthCheck, settings
 from jax._src.interpreters import mlir
 
 from jaxcluster.core import programs
+from jaxcluster.core.compilation import clear_programs
 
 settings.register_profile(
     "jaxcluster",
@@ -150,7 +151,7 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Between two files, lets the compiled programs go where they have become too many."""
     if nextitem is not None and item.path != nextitem.path and programs.memory_maps() > MEMORY_MAPS:
-        jax.clear_caches()
+        clear_programs()
         gc.collect()
 
 

@@ -148,9 +148,9 @@ def _let_programs_go():
         with maps.open() as lines:
             crowded = sum(1 for _ in lines) > MEMORY_MAPS
         if crowded:
-            import jax
+            from jaxcluster.core.compilation import clear_programs
 
-            jax.clear_caches()
+            clear_programs()
             gc.collect()
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-
 from bench.records import RESULTS
+from jaxcluster.core.compilation import clear_programs
 
 FOLDER = RESULTS / "trials"
 
@@ -64,5 +63,5 @@ def let_programs_go() -> None:
         with maps.open() as lines:
             crowded = sum(1 for _ in lines) > MEMORY_MAPS
         if crowded:
-            jax.clear_caches()
+            clear_programs()
             gc.collect()

@@ -29,6 +29,7 @@ from jaxcluster.cluster.precision import unresolved_samples, with_precision_stat
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers, seed_in_chunks
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_of, best_run, map_runs
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
@@ -249,7 +250,7 @@ def predict(state: BisectingState, x: Any, *, frame: Frame | None = None) -> Int
     return non_differentiable(prepared.unpad(labels), state, x)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _fit(static, key, points, splits, tol, max_steps):
     norms, tol, leaves = _root(static, points, tol)
 
@@ -283,7 +284,7 @@ def _interrupted(static, points, norms, leaves, splits, s):
     return fitted._replace(steps=jnp.int32(s), status=jnp.int32(Status.INTERRUPTED)), unresolved
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _compiled_split(static, key, points, norms, leaves, s, tol, max_steps):
     parent = _worst(static, leaves)
     return _split(static, jax.random.fold_in(key, s), points, norms, leaves, parent, s, tol, max_steps)
@@ -425,11 +426,11 @@ def _with_children(static, points, samples, leaves, fitted, parent, s):
     )
 
 
-_compiled_samples = jax.jit(_worst_samples, static_argnums=0)
-_compiled_children = jax.jit(_with_children, static_argnums=0)
+_compiled_samples = persistent_jit(_worst_samples, static_argnums=0)
+_compiled_children = persistent_jit(_with_children, static_argnums=0)
 
 
-@jax.jit
+@persistent_jit
 def _predict(parents, pairs, x):
     def descend(labels, split):
         new, parent, pair = split

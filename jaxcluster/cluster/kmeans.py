@@ -47,6 +47,7 @@ from jaxcluster.cluster.seeding import (
 )
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_run, map_fits, map_runs, vmap_in_chunks
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import NO_GRADIENT_OF_SPARSE_ROWS, non_differentiable
@@ -272,7 +273,7 @@ def sweep(
     return with_precision_status(fits, x, prepared.frame, unresolved)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _fit(static, key, points, constraints, tol, max_steps):
     points = directions(points, static.spherical)
     # The iteration has no derivative: `_finish` attaches that of the centers as means of their samples.
@@ -294,7 +295,7 @@ def _fit_in_chunks(static, key, points, constraints, tol, max_steps, shown):
     return end(chunks.best_of_starts(run, key, static.runs))
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _compiled_samples(static, points):
     points = directions(points, static.spherical)
     return points, lloyd.Samples(points, squared_norms(points.x))
@@ -312,7 +313,7 @@ def _split_fits(static, key, points, tol, max_steps, counts, index):
     return map_fits(many, one, key, counts, work=work, max_steps=max_steps)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _many_fits(static, total, key, points, tol, max_steps, counts, index):
     """Fits of several (k, key): ``counts`` centers are active, and ``index`` says which of ``total`` keys is used."""
 
@@ -396,7 +397,7 @@ def _finish(static, fitted, points, norms, constraints):
     return Fit(public, labels, fitted.steps, status, fitted.history), unresolved
 
 
-_compiled_finish = jax.jit(_finish, static_argnums=0)
+_compiled_finish = persistent_jit(_finish, static_argnums=0)
 
 
 def _check_options(metric, precision, max_steps):

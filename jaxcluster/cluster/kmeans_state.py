@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from jaxcluster.cluster.lloyd import inertia_of
 from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints
 from jaxcluster.core import memory, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame, frame_of
@@ -167,20 +167,20 @@ def _in_one_frame(state, x, metric, weights=None, frame=None):
     return inside.initial, inside.active, prepared
 
 
-@partial(jax.jit, static_argnums=3)
+@persistent_jit(static_argnums=3)
 def _predict(centers, active, x, metric):
     spherical = metric == "cosine"
     return nearest(normalize(x) if spherical else x, centers, active=active, unit=spherical)[0]
 
 
-@partial(jax.jit, static_argnums=2)
+@persistent_jit(static_argnums=2)
 def _transform(centers, x, metric):
     metric = "euclidean" if metric == "sqeuclidean" else metric
     tile = tile_rows(x.shape[0], centers.shape[0], TRANSFORM_TILE)
     return map_rows(lambda rows: distances_to_centers(rows, centers, metric), x, tile=tile)
 
 
-@partial(jax.jit, static_argnums=3)
+@persistent_jit(static_argnums=3)
 def _score(centers, active, points, metric):
     spherical = metric == "cosine"
     points = directions(points, spherical)

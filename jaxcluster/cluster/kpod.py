@@ -27,6 +27,7 @@ from jaxcluster.cluster.kmeans import KMeansState
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, check_runs, seed_centers
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_run
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import begin, history_capacity, status_with
@@ -206,7 +207,7 @@ def _end(static, fitted, operands, key, points, constraints, tol, max_steps):
 _loop = chunks.Loop(_start, _step, _end)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _fit(static, key, points, constraints: CenterConstraints, tol, max_steps):
     points = jax.lax.stop_gradient(points)
     return best_run(lambda key: _loop.whole(static, key, points, constraints, tol, max_steps), key, static[2])
@@ -254,17 +255,17 @@ def _tile(x, centers):
     return tile_rows(x.shape[0], centers.shape[0] + 6 * x.shape[1])
 
 
-@jax.jit
+@persistent_jit
 def _assign(x, centers):
     return map_rows(lambda rows: _assign_tile(rows, centers), x, tile=_tile(x, centers))
 
 
-@jax.jit
+@persistent_jit
 def _distances(x, centers):
     return map_rows(lambda rows: jnp.sqrt(_partial_squares(rows, centers)), x, tile=_tile(x, centers))
 
 
-@jax.jit
+@persistent_jit
 def _score(points, centers):
     return -(points.weight @ _assign(points.x, centers)[1])
 

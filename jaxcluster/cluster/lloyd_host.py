@@ -6,7 +6,6 @@ If every assignment costs at most what the one before costs for the new centers,
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from jaxcluster.cluster.lloyd import inertia_of, mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means
 from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.padding import pad_active, padded_tol
@@ -241,7 +241,7 @@ def _inertia_of(prepared, centers, labels):
     return float(_over_rows(_inertia, _Static(), prepared.points, centers, labels=labels))
 
 
-@jax.jit
+@persistent_jit
 def _status_with(status, objective, incomplete):
     return status_with(status, objective=objective, incomplete=incomplete)
 
@@ -273,7 +273,7 @@ def _over_rows(program, static, points, *whole, labels=None):
     return solve_over_rows(program, static, mesh, in_specs, specs.whole, *arguments, *whole)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _compiled(program, static, *arguments):
     return program(static, *arguments)
 
@@ -299,7 +299,7 @@ def _means(static, points, labels, centers):
     return means, jnp.sum(jnp.square(means - centers))
 
 
-@jax.jit
+@persistent_jit
 def _sqeuclidean(x, centers):
     """Squared distances, from differences where a product is too rounded.
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.lloyd import LloydOptions, LloydState, Samples, variance_from_sums
 from jaxcluster.cluster.seeding import CenterConstraints
 from jaxcluster.core import chunks
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import advance, begin
 from jaxcluster.types import Array, Fit, Float
@@ -67,7 +67,7 @@ def run_in_chunks(
     The arguments are those of `run`, ``shown`` that of `chunks.resume`, and ``end`` what the caller calls with the fit.
     """
     fit, limit = _compiled_start(options, capacity, absolute, centers, samples, constraints, tol)
-    fitted = chunks.compile_ahead(_compiled_last_step, fit, limit, max_steps)
+    fitted = _compiled_last_step.compile(fit, limit, max_steps)
     if end is not None:
         end.compile(fitted)
     step = chunks.bind(_step, options, samples, constraints)
@@ -102,5 +102,5 @@ def _with_last_step(fit, tol, max_steps):
     return fit._replace(steps=fit.steps + more.astype(jnp.int32), history=history)
 
 
-_compiled_start = jax.jit(_start, static_argnums=(0, 1, 2))
-_compiled_last_step = jax.jit(_with_last_step)
+_compiled_start = persistent_jit(_start, static_argnums=(0, 1, 2))
+_compiled_last_step = persistent_jit(_with_last_step)

@@ -31,6 +31,7 @@ from jaxcluster.cluster.precision import unresolved_about_means, with_precision_
 from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import map_runs
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import begin, history_capacity, status_with
@@ -279,12 +280,12 @@ def partial_fit(
     return _partial_fit(key, inside, prepared.points, jnp.int32(prepared.n), reassignment_ratio).leave(prepared.frame)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _init(static, key, points, constraints):
     return _seed(static, key, points, constraints)
 
 
-@jax.jit
+@persistent_jit
 def _partial_fit(key, state, points, n, reassignment_ratio):
     state = jax.tree.map(lambda leaf: leaf.astype(points.x.dtype) if leaf.dtype.kind == "f" else leaf, state)
     return step(key, state, points, n=n, n_rows=n, reassignment_ratio=reassignment_ratio)[0]

@@ -18,7 +18,7 @@ reduction, arXiv:1802.03426 (2018).
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,7 @@ import scipy.sparse
 
 from jaxcluster.cluster import spectral
 from jaxcluster.core import chunks, memory, signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import beyond_float64, translated_alike
 from jaxcluster.core.fold import map_rows
 from jaxcluster.core.preparation import padded_size
@@ -280,7 +281,7 @@ def curve_parameters(min_dist: float = 0.1, spread: float = 1.0) -> tuple[float,
     return float(a), float(b)
 
 
-@jax.jit
+@persistent_jit
 def _weights(distances):
     """Weights exp(−max(0, d − ρ)/σ) of neighbors at these distances."""
     nearest, width = smooth_distances(distances)
@@ -338,7 +339,7 @@ def _optimize(batch, negatives, places, operands, steps):
     return np.array(places), taken
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _steps(batch, negatives, places, key, ends, cumulative, curve, rate, steps, first, stop):
     """Places after the steps from number ``first`` on, before ``stop``, each of ``batch`` edges drawn by weight."""
     n = places.shape[0]
@@ -358,7 +359,7 @@ def _steps(batch, negatives, places, key, ends, cumulative, curve, rate, steps, 
     return jax.lax.fori_loop(first, stop, step, places)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _place(negatives, inputs, others, curve):
     """Places of new samples, from the places of their neighbors (n, k, m) and the weights of these (n, k)."""
 

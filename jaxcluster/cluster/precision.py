@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import memory, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import beyond_float64
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import HOST_BLOCK
@@ -47,7 +48,7 @@ def unresolved_samples(
     )
 
 
-@jax.jit
+@persistent_jit
 def unresolved_about_means(points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Bool[Array, " n"]:
     """`unresolved_samples` about the means of the clusters, for centers that may be far from them.
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
@@ -359,8 +360,8 @@ def candidates_tried(k: int) -> int:
     return 2 + int(math.log(k))
 
 
-_compiled_random = jax.jit(random_rows, static_argnums=2)
-_compiled_begin = jax.jit(_begin, static_argnums=1)
+_compiled_random = persistent_jit(random_rows, static_argnums=2)
+_compiled_begin = persistent_jit(_begin, static_argnums=1)
 
 
 def kmeans_parallel(
@@ -410,9 +411,9 @@ def _weighted_candidates(points, candidates, axis_name):
     return Points(candidates, all_reduce(weight, axis_name))
 
 
-_compiled_first_candidate = jax.jit(_first_candidate, static_argnums=3)
-_compiled_round = jax.jit(_draw_candidates, static_argnums=(0, 1))
-_compiled_weights = jax.jit(_weighted_candidates, static_argnums=2)
+_compiled_first_candidate = persistent_jit(_first_candidate, static_argnums=3)
+_compiled_round = persistent_jit(_draw_candidates, static_argnums=(0, 1))
+_compiled_weights = persistent_jit(_weighted_candidates, static_argnums=2)
 
 
 def _distances_to_drawn(x, rows, index, is_local):

@@ -41,6 +41,7 @@ from jaxcluster.cluster.gmm.recentering import SHIFT_ERROR
 from jaxcluster.cluster.gmm.rounding import correct_rounding
 from jaxcluster.cluster.gmm.state import GMMState, public_covariances, ridge_in_frame, to_data_units, wide_means
 from jaxcluster.core import signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.iterate import status_with
 from jaxcluster.core.loop_checkpoints import SourceLoop
 from jaxcluster.core.preparation import Prepared
@@ -245,7 +246,7 @@ def _examined(stream, labels):
 # Kernels: one block of samples, and the steps between passes ----------------------------------------------------------
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _moments(options: em.EMOptions, points: Points) -> Any:
     x, weight = points
     filled = jnp.where(jnp.isnan(x), 0, x) if options.missing else x
@@ -258,7 +259,7 @@ def _moments(options: em.EMOptions, points: Points) -> Any:
     return (sums(weight), sums((weight > 0).astype(x.dtype)), observed), ()
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@persistent_jit(static_argnums=(0, 1, 2))
 def _initial(
     options: em.EMOptions,
     method: str,
@@ -275,24 +276,24 @@ def _initial(
     return initial_mixture(options, method, key, sample, columns, init, params, k, clustering)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _e_step(options: em.EMOptions, points: Points, mixture: Any, reference: Float[Array, "k d"]) -> Any:
     return em.e_step(options, mixture, reference, em.transpose_points(points)), ()
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _m_step(options: em.EMOptions, params: em.MStepParams, state: em.EMState, reference: Array, stats: Any) -> Any:
     mixture, collapsed, shift = em.m_step(options, stats.moments, reference, state.mixture, params)
     far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > SHIFT_ERROR
     return (mixture, collapsed, stats.log_likelihood), far
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _accept(options, params, state, mixture, collapsed, log_likelihood):
     return em.accept(options, params, state, mixture, collapsed, log_likelihood)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _label(options: em.EMOptions, points: Points, mixture: Any) -> Any:
     components = em.components_of(mixture)
     samples = em.transpose_points(points)
@@ -301,7 +302,7 @@ def _label(options: em.EMOptions, points: Points, mixture: Any) -> Any:
     return log_likelihood, (labels, far_rows(options, components, log_p))
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _finish(options, state, steps, log_likelihood, tol):
     """Public state in the frame, and its status."""
     finished = jnp.where(state.residual <= tol, Status.CONVERGED, Status.MAX_STEPS)

@@ -34,6 +34,7 @@ from jaxcluster.cluster.seeding import (
     seed_in_chunks,
 )
 from jaxcluster.core import signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.loop_checkpoints import SourceLoop
 from jaxcluster.core.sources import RowSource
@@ -294,10 +295,10 @@ def _directions(options, points):
     return Points(normalize(points.x), points.weight) if options.spherical else points
 
 
-_compiled_directions = jax.jit(_directions, static_argnums=0)
+_compiled_directions = persistent_jit(_directions, static_argnums=0)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _assign(options: LloydOptions, points: Points, centers: Float[Array, "k d"]) -> Any:
     points = _directions(options, points)
     norms = squared_norms(points.x)
@@ -305,36 +306,36 @@ def _assign(options: LloydOptions, points: Points, centers: Float[Array, "k d"])
     return (stats, points.weight @ norms), assignment.labels
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _evaluate(options: LloydOptions, points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Any:
     points = _directions(options, points)
     squares = distances_to_assigned(points.x, centers, labels, spherical=options.spherical)
     return (points.weight @ squares, 0), unresolved_samples(points.weight, squared_norms(points.x), squares)
 
 
-@jax.jit
+@persistent_jit
 def _differences(points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Any:
     return cluster_sums(Points(points.x - centers[labels], points.weight), labels, centers.shape[0]), ()
 
 
-@jax.jit
+@persistent_jit
 def _distances(points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Any:
     return (), distances_to_assigned(points.x, centers, labels)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _sums(options: LloydOptions, k: int, points: Points, labels: Int[Array, " n"]) -> Any:
     return cluster_sums(_directions(options, points), labels, k), ()
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _counts(options: LloydOptions, points: Points, candidates: Float[Array, "m d"], active: Any) -> Any:
     points = _directions(options, points)
     labels, _ = nearest(points.x, candidates, active=active)
     return cluster_sums(points, labels, candidates.shape[0])[1], ()
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _draw(options, count, points, candidates, active, key, index):
     """The ``count`` samples of a block with the largest log(w·D²) plus Gumbel noise, and these scores.
 
@@ -347,12 +348,12 @@ def _draw(options, count, points, candidates, active, key, index):
     return score, points.x[rows]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@persistent_jit(static_argnums=(0, 1, 2))
 def _seeds_of_sample(name: str, k: int, spherical: bool, key: KeyArray, points: Points) -> Float[Array, "k d"]:
     points = Points(normalize(points.x), points.weight) if spherical else points
     return seed_centers(key, points, k, init=name)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _seeds_of_candidates(k: int, key: KeyArray, points: Points) -> Float[Array, "k d"]:
     return kmeans_plus_plus(key, points, k)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import loop_checkpoints, signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.iterate import advance
 from jaxcluster.types import Fit, KeyArray, Status
 
@@ -145,25 +146,11 @@ def resume(
     return fit
 
 
-def compile_ahead(program: Any, *arguments: Any) -> Any:
-    """Compile a jitted program that will be called later: who presses Ctrl-C must not wait for the compiler.
-
-    Args:
-        program: made by `jax.jit`.
-        arguments: of the call, or their shapes.
-
-    Returns:
-        The shapes of its result, which may be arguments of the next program.
-    """
-    program.lower(*arguments).compile()
-    return program.eval_shape(*arguments)
-
-
 class End:
     """Last part of a fit, which is compiled before its loop.
 
     Args:
-        program: (static, fit, *operands) -> result, made by `jax.jit`.
+        program: (static, fit, *operands) -> result, made by `persistent_jit`.
         static: hashable options.
         operands: what the program takes besides the fit.
     """
@@ -177,7 +164,7 @@ class End:
 
     def compile(self, fit: Any) -> Any:
         """Compile it by a fit before its first step, or by the shapes of one; returns the shapes of the result."""
-        return compile_ahead(self._program, self._static, fit, *self._operands)
+        return self._program.compile(self._static, fit, *self._operands)
 
 
 def _asked_to_stop(saved, fit):
@@ -258,9 +245,9 @@ class Loop:
 
     def __init__(self, start: Callable[..., Any], step: Callable[..., Any], end: Callable[..., Any]) -> None:
         self._start, self._step, self._end = start, step, end
-        self._compiled_start = jax.jit(start, static_argnums=0)
-        self._compiled_end = jax.jit(end, static_argnums=0)
-        self._compiled = jax.jit(self.whole, static_argnums=0)
+        self._compiled_start = persistent_jit(start, static_argnums=0)
+        self._compiled_end = persistent_jit(end, static_argnums=0)
+        self._compiled = persistent_jit(partial(_whole, start, step, end), static_argnums=0)
 
     def __call__(
         self,
@@ -288,14 +275,18 @@ class Loop:
 
     def compile(self, static: Any, *arguments: Any) -> None:
         """Compile the first and the last part of a long fit that is called later."""
-        operands, fit, *_ = compile_ahead(self._compiled_start, static, *arguments)
+        operands, fit, *_ = self._compiled_start.compile(static, *arguments)
         End(self._compiled_end, static, operands, *arguments).compile(fit)
 
     def whole(self, static: Any, *arguments: Any) -> Any:
         """The result as one traced loop."""
-        operands, fit, tol, most = self._start(static, *arguments)
-        fit = advance(partial(self._step, static, *operands), fit, tol=tol, max_steps=most)
-        return self._end(static, fit, operands, *arguments)
+        return _whole(self._start, self._step, self._end, static, *arguments)
+
+
+def _whole(start, step, end, static, *arguments):
+    operands, fit, tol, most = start(static, *arguments)
+    fit = advance(partial(step, static, *operands), fit, tol=tol, max_steps=most)
+    return end(static, fit, operands, *arguments)
 
 
 def best_of_starts(run: Callable[[KeyArray], Fit], key: KeyArray, runs: int) -> Fit:
@@ -318,18 +309,18 @@ def best_of_starts(run: Callable[[KeyArray], Fit], key: KeyArray, runs: int) -> 
     return fits[0]
 
 
-@partial(jax.jit, static_argnums=1)
+@persistent_jit(static_argnums=1)
 def key_of_run(key: KeyArray, runs: int, i: Any) -> KeyArray:
     """Key of the i-th of several runs."""
     return jax.random.split(key, runs)[i]
 
 
-@jax.jit
+@persistent_jit
 def _chunk(step, fit, tol, limit):
     return advance(step, fit, tol=tol, max_steps=limit)
 
 
-@jax.jit
+@persistent_jit
 def _interrupted(status):
     """INTERRUPTED, unless the fit has failed already."""
     return jnp.where(status == Status.NOT_FINITE, status, Status.INTERRUPTED).astype(jnp.int32)

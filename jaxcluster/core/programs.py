@@ -20,6 +20,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxcluster import __version__
+from jaxcluster.core.compilation import clear_programs
+
 MAPS_FILE = Path("/proc/self/maps")
 """File with one line for each memory map, on Linux; no other platform has such a limit."""
 
@@ -32,7 +35,7 @@ CHECK_SECONDS = 0.5
 COUNT_SHARE = 0.01
 """Largest share of the time that counts may take. Measured: a count of 20,000 maps takes 24 ms."""
 
-MIN_COMPILE_SECONDS = 0.1
+MIN_COMPILE_SECONDS = 0.005
 """Least compile time, in seconds, of programs in the disk cache."""
 
 FORK_WARNING = (
@@ -62,7 +65,7 @@ def limit_programs() -> None:
         count = memory_maps()
         pause = max(CHECK_SECONDS, (time.monotonic() - start) / COUNT_SHARE)
         if count > MAX_MEMORY_MAPS and not isinstance(jnp.zeros(()), Tracer):
-            jax.clear_caches()
+            clear_programs()
             gc.collect()  # programs are in reference cycles
             _trim_heap()
         _next_check = time.monotonic() + pause
@@ -91,10 +94,13 @@ def enable_disk_cache() -> None:
 
 
 def cache_folder() -> Path:
-    """Folder of programs in the user's cache: XDG_CACHE_HOME, or ~/.cache."""
+    """Folder of this version's programs in the user's cache: XDG_CACHE_HOME, or ~/.cache.
+
+    A version has a folder of its own as `persistent_jit` cannot store a program that JAX finds in its cache.
+    """
     home = os.environ.get("XDG_CACHE_HOME")
     base = Path(home) if home and Path(home).is_absolute() else Path("~").expanduser() / ".cache"
-    return base / "jaxcluster" / "xla"
+    return base / "jaxcluster" / __version__
 
 
 def _initialize() -> None:

@@ -12,6 +12,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.core import memory, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype, publish
 from jaxcluster.core.preparation import FIT_COPIES, padded_size
 from jaxcluster.core.sources import ArraySource, RowSource
@@ -343,19 +344,19 @@ def _scatter_by_blocks(stream: Stream, shift: np.ndarray) -> tuple[np.ndarray, n
 # Kernels: one block of samples ----------------------------------------------------------------------------------------
 
 
-@jax.jit
+@persistent_jit
 def _sums(points: Points) -> Any:
     moments = column_moments(points.x, points.weight)
     return moments.mean * moments.weight, ()
 
 
-@jax.jit
+@persistent_jit
 def _scatter(points: Points, mean: Any) -> Any:
     centered = (points.x - mean[None, :]) * points.weight[:, None]
     return (scatter(centered), jnp.sum(centered, axis=0)), ()
 
 
-@jax.jit
+@persistent_jit
 def _center(points: Points, mean: Any, rest: Any) -> Any:
     return (points.x - mean[None, :] - rest[None, :]) * points.weight[:, None]
 

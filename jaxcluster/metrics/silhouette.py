@@ -13,7 +13,6 @@ a far sample or cluster, nor the unit costs digits of a distance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import chunks
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import tile_rows
 from jaxcluster.core.frame import Frame, is_crushed
@@ -283,7 +283,7 @@ def _split_range(first, stop, devices):
     return np.minimum(first + np.arange(devices + 1) * -(-(stop - first) // devices), stop).astype(np.int32)
 
 
-@partial(jax.jit, static_argnames=("mesh", "metric", "p", "block", "tile"))
+@persistent_jit(static_argnames=("mesh", "metric", "p", "block", "tile"))
 def _spread_silhouettes(rows, layout, k, stops, firsts, *, mesh, **program):
     """(devices, n) silhouettes of the tiles of each device."""
 
@@ -297,7 +297,7 @@ def _spread_silhouettes(rows, layout, k, stops, firsts, *, mesh, **program):
     return spread(rows, layout, k, stops, firsts)
 
 
-@partial(jax.jit, static_argnames=("metric", "p", "block", "tile"))
+@persistent_jit(static_argnames=("metric", "p", "block", "tile"))
 def tiled_silhouettes(
     rows: CenteredSamples,
     layout: BlockLayout,

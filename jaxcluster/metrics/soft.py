@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcluster.core import validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.preparation import prepare
@@ -81,7 +81,7 @@ def soft_silhouette_samples(
     return _samples(x, q, metric=metric, p=power, tile=tile_rows(x.shape[0], x.shape[0], TILE_ELEMENTS))
 
 
-@partial(jax.jit, static_argnames=("metric", "p", "tile"))
+@persistent_jit(static_argnames=("metric", "p", "tile"))
 def _samples(x, q, *, metric, p, tile):
     mass = jnp.sum(q, axis=0)
     distance = None if metric == PRECOMPUTED else metric_function(metric, p=p)

@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.sparse_rows import SparseRows
@@ -56,7 +56,7 @@ def flip_signs(components: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m d"]
     return components * np.where(signs == 0, 1, signs)[:, None]
 
 
-@jax.jit
+@persistent_jit
 def singular_axes(centered: Float[Array, "n d"]) -> tuple[Float[Array, " r"], Float[Array, "r d"]]:
     """Singular values and right singular vectors of rows, r = min(n, d).
 
@@ -67,7 +67,7 @@ def singular_axes(centered: Float[Array, "n d"]) -> tuple[Float[Array, " r"], Fl
     return values, axes
 
 
-@partial(jax.jit, static_argnames=("width",))
+@persistent_jit(static_argnames=("width",))
 def randomized_axes(
     key: KeyArray, x: Any, transposed: Transposed, width: int, n_iter: int | Int[Array, ""]
 ) -> tuple[Float[Array, " r"], Float[Array, "r d"]]:
@@ -155,7 +155,7 @@ def _log_evidence(variances, k, n):
     return prior + fit + (parameters + k) / 2 * math.log(2 * math.pi) - curvature / 2 - k / 2 * math.log(n)
 
 
-@jax.jit
+@persistent_jit
 def project(
     x: Any, shift: Float[Array, " d"], rest: Float[Array, " d"], axes: Float[Array, "d m"]
 ) -> Float[Array, "n m"]:
@@ -163,7 +163,7 @@ def project(
     return jnp.matmul(x - shift[None, :] - rest[None, :], axes, precision=HIGHEST)
 
 
-@jax.jit
+@persistent_jit
 def project_sparse(x: SparseRows, axes: Float[Array, "d m"]) -> Float[Array, "n m"]:
     """Products x·axes of sparse rows."""
     return inner_products(x, axes.T)

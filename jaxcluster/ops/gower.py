@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.ops.distance import over_columns
 
 ABSENT = -(2.0**60)
@@ -40,7 +40,7 @@ def gower(x: Any, y: Any) -> Any:
     return _traceable(jnp.asarray(x), jnp.asarray(y))
 
 
-@jax.jit
+@persistent_jit
 def _traceable(x, y):
     def term(a, b):
         both = (a != ABSENT) & (b != ABSENT)

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
@@ -223,7 +224,7 @@ def check_range(matrix: Any, name: str) -> None:
         )
 
 
-@jax.jit
+@persistent_jit
 def components(affinity: Any) -> Int[Array, " n"]:
     """Connected component of each row of an affinity, labeled by the least row in it: (n,) int32.
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype, times_power_of_two
 from jaxcluster.types import Array, Float, Int, Published
 
@@ -65,7 +66,7 @@ class Units(NamedTuple):
         return Moments(weight, np.where(weight > 0, mean + self.origin, 0), deviation)
 
 
-@jax.jit
+@persistent_jit
 def _enter(x: Float[Array, "n d"], origin: Float[Array, " d"], exponent: Int[Array, " d"]) -> Float[Array, "n d"]:
     # Scaled before the subtraction, which could overflow.
     return times_power_of_two(x, -exponent[None, :]) - times_power_of_two(origin, -exponent)[None, :]
@@ -101,7 +102,7 @@ def column_extremes(
     return least, most, total
 
 
-@jax.jit
+@persistent_jit
 def _device_extremes(x, weight):
     missing = jnp.isnan(x)
     least, most = jnp.min(jnp.where(missing, jnp.inf, x), axis=0), jnp.max(jnp.where(missing, -jnp.inf, x), axis=0)
@@ -131,7 +132,7 @@ def column_moments(x: Float[Published, "n d"], weight: Float[Published, " n"]) -
     return Moments(total, mean + error, xp.sqrt(variance))
 
 
-column_moments_on_device = jax.jit(column_moments)
+column_moments_on_device = persistent_jit(column_moments)
 
 
 def merge_moments(first: Moments, second: Moments) -> Moments:
@@ -173,5 +174,5 @@ def unstandardize(x: Any, shift: Any, rest: Any, divisor: Any, offset: Any = 0.0
     return (x - offset) / gain * divisor + rest + shift
 
 
-standardize_on_device = jax.jit(standardize)
-unstandardize_on_device = jax.jit(unstandardize)
+standardize_on_device = persistent_jit(standardize)
+unstandardize_on_device = persistent_jit(unstandardize)

@@ -16,12 +16,13 @@ by differences. Samples near the origin of a frame need no refinement, and pay o
 
 from __future__ import annotations
 
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import fold_selected, map_rows, tile_rows, zeros_like
 from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.ops.distance import (
@@ -204,7 +205,7 @@ def elkan_bounds(
     return DistanceBounds(lower, jax.lax.cond(loose, computed, lambda: upper))
 
 
-@partial(jax.jit, static_argnums=3)  # an iteration calls it twice: traced and lowered once
+@persistent_jit(static_argnums=3)  # an iteration calls it twice: traced and lowered once
 def _unrolled(x, centers, active, unit):
     labels = distance = None
     norms = squared_norms(x) if unit else 0

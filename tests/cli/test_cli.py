@@ -271,7 +271,7 @@ def test_a_process_of_its_own_keeps_what_it_compiles(words, run, tmp_path):
     done = start(*words, "--no-report", "--out", tmp_path / "run", XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run" / "labels.csv").read_text() == (run / "labels.csv").read_text()
-    assert any((tmp_path / "cache" / "jaxcluster" / "xla").iterdir())
+    assert any((tmp_path / "cache" / "jaxcluster" / jaxcluster.__version__).iterdir())
     assert {entry.name for entry in tmp_path.iterdir()} == {"cache", "run"}
 
 

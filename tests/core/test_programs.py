@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcluster import DBSCAN, KMeans, kmeans, losses, metrics, sinkhorn
+from jaxcluster import DBSCAN, KMeans, __version__, kmeans, losses, metrics, sinkhorn
 from jaxcluster.core import programs
 
 
@@ -120,8 +120,9 @@ def test_programs_are_kept_in_the_users_cache(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(programs.compilation_cache, "reset_cache", lambda: None)
     programs.enable_disk_cache()
-    assert settings["jax_compilation_cache_dir"] == str(tmp_path / "jaxcluster" / "xla")
-    assert (tmp_path / "jaxcluster" / "xla").is_dir()
+    folder = tmp_path / "jaxcluster" / __version__
+    assert settings["jax_compilation_cache_dir"] == str(folder)
+    assert folder.is_dir()
 
 
 @pytest.mark.parametrize("given", [{"jax_compilation_cache_dir": ""}, {"jax_enable_compilation_cache": False}])

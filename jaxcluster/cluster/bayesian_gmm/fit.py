@@ -46,6 +46,7 @@ from jaxcluster.cluster.gmm.rounding import correct_rounding
 from jaxcluster.cluster.gmm.state import covariance_type_of, public_history, ridge_in_frame, wide_means
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import best_run, vmap_in_chunks
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
@@ -295,7 +296,7 @@ def _is_deterministic(initial):
     return initial.posterior is not None or init.means is not None or init.responsibilities is not None
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _solve(static, key, points, weight_exponent, initial, params, traced):
     """Fit in the frame, its state a `BayesianGMMState`, and the mask of far samples."""
     options = static.vb.em
@@ -366,9 +367,9 @@ def _start(static, points, initial, prior, traced, key, clustering=None):
     return samples, begin(init_state(posterior, collapsed), static.capacity)
 
 
-_compiled_prior = jax.jit(_complete_prior, static_argnums=0)
-_compiled_start = jax.jit(_start, static_argnums=0)
-_compiled_end = jax.jit(_end, static_argnums=0)
+_compiled_prior = persistent_jit(_complete_prior, static_argnums=0)
+_compiled_start = persistent_jit(_start, static_argnums=0)
+_compiled_end = persistent_jit(_end, static_argnums=0)
 
 
 def _first_posterior(static, key, points, samples, init, prior, params, clustering):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +21,7 @@ from jaxcluster.cluster.gmm.state import (
     published_weights,
 )
 from jaxcluster.core import validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import non_differentiable
@@ -270,7 +269,7 @@ def _posterior(state, x, weights=None, *, frame=None):
     return FramedPosterior(options, components, prepared, x, outside, state.means, k)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def posterior_components(covariance_type: CovarianceType, posterior: Posterior) -> Components:
     """Components of a posterior whose factor is not computed yet."""
     return components_of(with_factor(covariance_type, posterior))

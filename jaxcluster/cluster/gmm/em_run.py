@@ -14,6 +14,7 @@ from jaxcluster.cluster.gmm.inference import far_rows
 from jaxcluster.cluster.gmm.init import CenteredInit, cluster_in_chunks, initial_mixture, mean_feature_variance
 from jaxcluster.cluster.lloyd import LloydState
 from jaxcluster.core import chunks
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import advance, begin, trace
 from jaxcluster.types import Array, Bool, Fit, Float, KeyArray, Points, Status
@@ -158,5 +159,5 @@ def _with_posterior(options, fitted, samples, total):
     )
 
 
-_compiled_start = jax.jit(_start, static_argnums=0)
-_compiled_last_bound = jax.jit(_with_last_bound, static_argnums=0)
+_compiled_start = persistent_jit(_start, static_argnums=0)
+_compiled_last_bound = persistent_jit(_with_last_bound, static_argnums=0)

@@ -42,6 +42,7 @@ from jaxcluster.cluster.gmm.state import (
 )
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import best_run, map_fits, map_runs, vmap_in_chunks
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
@@ -273,7 +274,7 @@ def solve_in_chunks(
     return end(chunks.best_of_starts(run, key, static.runs))
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def solve(
     static: StaticOptions, key: KeyArray, points: Points, init: CenteredInit, traced: TracedOptions
 ) -> FrameSolution:
@@ -366,7 +367,7 @@ def _with_gradients(static, fitted, points, traced):
     )
 
 
-_compiled_end = jax.jit(_with_gradients, static_argnums=0)
+_compiled_end = persistent_jit(_with_gradients, static_argnums=0)
 
 
 def mean_observed(options, points):
@@ -480,7 +481,7 @@ def _of_one_type(static, key, x, prepared, ridge, traced, ks, shape):
     return fits._replace(labels=labels, steps=steps, status=status), mean
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _many_fits(static, total, key, points, traced, counts, index):
     """Fits with ``counts`` active components each; ``index`` selects their keys out of ``total``."""
 

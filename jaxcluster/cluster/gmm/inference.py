@@ -30,6 +30,7 @@ from jaxcluster.cluster.gmm.state import (
     to_data_units,
 )
 from jaxcluster.core import memory, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype, publish
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
@@ -182,7 +183,7 @@ def _total_weight(x, weights):
     return float(np.sum(np.asarray(weights), dtype=np.float64))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _sample(covariance, n, key, weights, means, covariances):
     covariance_type = em.EMOptions(covariance).covariance_type
     k, d = means.shape
@@ -367,7 +368,7 @@ def far_rows(options: em.EMOptions, components: Components, log_p: Float[Array, 
     return ~(largest_log_p - log_p <= limit)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def mixture_components(options: em.EMOptions, weights: Array, means: Array, covariances: Array) -> Components:
     """Components of a mixture, from its parameters in a frame."""
     covariances, factor, _ = options.covariance_type.factor(covariances, means.shape[1])
@@ -401,7 +402,7 @@ def _scale_far(components, x):
     return x.scaled(1 / scale) if sparse else x / scale[:, None], scale
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _label(options, components, x):
     x, scale = _scale_far(components, x)
     labels, log_p = em.label(options, components, as_columns(x))
@@ -409,7 +410,7 @@ def _label(options, components, x):
     return labels, log_p * scale * scale, far_rows(options, components, log_p)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _responsibilities(options, components, x):
     x, _ = _scale_far(components, x)
     tile = em.tile_of(options, as_columns(x), components.means)
@@ -450,7 +451,7 @@ def map_in_place(row_function: Callable[[Float[Array, "t d"]], Any], x: Float[Ar
     return jax.lax.fori_loop(0, -(-n // tile), put, out)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _ambiguous(options, components, x):
     """Mask of the samples for which, by rounded logits, more than one component may have a responsibility above 0."""
     logits_of = em.joint_log_densities(options, components)

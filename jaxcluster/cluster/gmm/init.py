@@ -17,6 +17,7 @@ from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, covariance_ty
 from jaxcluster.cluster.lloyd import LloydState, mean_variance
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import Rows, shard_index
 from jaxcluster.ops.distance import HIGHEST
@@ -262,7 +263,7 @@ def _filled(options, points):
     return jax.lax.stop_gradient(Points(jnp.where(jnp.isnan(x), 0, x) if options.missing else x, weight))
 
 
-_compiled_filled = jax.jit(_filled, static_argnums=0)
+_compiled_filled = persistent_jit(_filled, static_argnums=0)
 
 
 def one_hot_responsibilities(labels: Int[Array, " n"], k: int) -> em.TiledResponsibilities:

@@ -10,7 +10,6 @@ Sources: O. Cappé and E. Moulines, On-line expectation–maximization algorithm
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +36,7 @@ from jaxcluster.cluster.gmm.state import (
 )
 from jaxcluster.cluster.minibatch import count_rows, draw_batch, loop_residual, update_ema
 from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
@@ -376,7 +376,7 @@ def moments_of_components(
     return Moments(weight, first, within + between)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _init_jitted(static, key, points, initial, reg):
     return _init_state(static, key, points, initial, reg)
 
@@ -396,7 +396,7 @@ def _rescale(state, frame):
     )
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _partial_fit(options, parameters, progress, points, decay, reg):
     dtype = points.x.dtype
     weights, means, covariances, old_reg = (leaf.astype(dtype) for leaf in parameters)

@@ -43,6 +43,7 @@ from jaxcluster.cluster.kmedoids.fit import (
 )
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import map_runs
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.core.frame import Frame
@@ -153,7 +154,7 @@ def _prepare_traced(x, weights, metric):
     return prepared._replace(points=points, frame=Frame(jnp.zeros((x.shape[1],), dtype)))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@persistent_jit(static_argnums=(0, 1, 2, 3))
 def _clara(spec, config, n_samples, size, key, points, tol, max_steps):
     constant = jax.lax.stop_gradient(points)
 
@@ -221,7 +222,7 @@ def _clara_over_devices(spec, config, n_samples, size, mesh, key, points, tol, m
     return Fit(state, None, jnp.asarray(fitted.steps), status, jnp.asarray(fitted.history))
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _draw_samples(size, keys, points):
     """Indices of all samples, their rows, and the keys of their initial medoids."""
 
@@ -233,7 +234,7 @@ def _draw_samples(size, keys, points):
     return index, Points(points.x[index], points.weight[index]), start_keys
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _search_samples(static, mesh, start_keys, rows, tol, max_steps):
     """Fits of all samples, their medoids as indices of a sample, and the rows of these."""
     spec, config = static
@@ -299,9 +300,9 @@ def _assign_to(spec, points, centers, axis_name=None):
     return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], len(centers), BUDGET), axis_name=axis_name)
 
 
-_compiled_sample = jax.jit(_sample, static_argnums=(0, 1))
-_compiled_assignment = jax.jit(_assign_tiles, static_argnums=0)
-_compiled_end = jax.jit(_finalized, static_argnums=(0, 1))
+_compiled_sample = persistent_jit(_sample, static_argnums=(0, 1))
+_compiled_assignment = persistent_jit(_assign_tiles, static_argnums=0)
+_compiled_end = persistent_jit(_finalized, static_argnums=(0, 1))
 
 
 def _on_host(key, x, weights, spec, k, init, n_samples, size, tol, max_steps):

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import chunks
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.iterate import begin, iterate, status_of
 from jaxcluster.ops.distance import HIGHEST, inner_products
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Status
@@ -168,7 +169,7 @@ def fasterpam_in_chunks(
 ) -> Fit:
     """`fasterpam` of a concrete table, with the same result. Ctrl-C ends it between two swaps."""
     fit, limit = _compiled_start(capacity, table, medoids, count, tol)
-    chunks.compile_ahead(_compiled_end, fit, limit)
+    _compiled_end.compile(fit, limit)
     step = chunks.bind(_swap_step, None, table, limit, jnp.int32(max_steps))
     work = table.distances.size * medoids.shape[0]
     return _compiled_end(chunks.resume(step, fit, tol=0, max_steps=MAX_SWAPS, work=work), limit)
@@ -200,8 +201,8 @@ def _end(fit, tol):
     return Fit(search, None, rounds, status, history)
 
 
-_compiled_start = jax.jit(_start, static_argnums=0)
-_compiled_end = jax.jit(_end)
+_compiled_start = persistent_jit(_start, static_argnums=0)
+_compiled_end = persistent_jit(_end)
 
 
 def nearest_two(table: WeightedDistances, medoids: Int[Array, " k"], count: Int[Array, ""]) -> NearestTwo:

@@ -13,7 +13,6 @@ and P. J. Rousseeuw, Fast and eager k-medoids clustering, Information Systems 10
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +42,7 @@ from jaxcluster.cluster.kmedoids.fasterpam import (
 )
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_run
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, status_with
@@ -381,7 +381,7 @@ def _rounding_hides_medoid(x, medoids, origin, spec):
     return False
 
 
-_all_pairs = jax.jit(all_pairs, static_argnums=(1, 2))
+_all_pairs = persistent_jit(all_pairs, static_argnums=(1, 2))
 
 
 def weighted_distances(spec: MetricSpec, problem: Problem) -> WeightedDistances:
@@ -393,7 +393,7 @@ def weighted_distances(spec: MetricSpec, problem: Problem) -> WeightedDistances:
 
 
 # Compiled apart from the distances: rows of any width, under any metric, share this program.
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _run(config, key, table, start, count, tol, max_steps):
     return solve(config, key, table, start, count, tol, max_steps)
 
@@ -412,7 +412,7 @@ def solve_in_chunks(
     return fitted._replace(state=fitted.state._replace(members=None))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _finalize(spec, config, problem, fitted, count):
     medoids, labels = fitted.state.medoids, fitted.state.near.labels
     return finalize(spec, config.k, problem, fitted, medoids, labels, count)
@@ -437,7 +437,7 @@ def initial_medoids(config: SearchOptions, key, table: WeightedDistances, start)
     return build(table, config.k) if config.init == "build" else random_medoids(key, table.weight, config.k)
 
 
-_compiled_medoids = jax.jit(initial_medoids, static_argnums=0)
+_compiled_medoids = persistent_jit(initial_medoids, static_argnums=0)
 
 
 def finalize(spec: MetricSpec, k: int, problem: Problem, fitted: Fit, medoids, labels, count) -> Fit:

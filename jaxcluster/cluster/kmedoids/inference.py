@@ -6,7 +6,6 @@ Source: L. Lenssen and E. Schubert, Clustering by direct optimization of the med
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +36,7 @@ from jaxcluster.cluster.kmedoids.fit import (
 )
 from jaxcluster.core import chunks, memory, validation
 from jaxcluster.core.batching import map_runs
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import frame_of
@@ -171,7 +171,7 @@ def sweep(
     return Sweep(np.asarray(ks), to_public(fits, x, weights, MetricSpec(metric, float(p)), scale, ks), silhouette)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _sweep(spec, config, key, problem, counts, tol, max_steps):
     table = weighted_distances(spec, problem)
 
@@ -197,7 +197,7 @@ def _with_silhouette(spec, config, problem, table, fitted, count):
     return finished, _mean_silhouette(near.nearest, near.second, table.weight)
 
 
-_compiled_silhouette = jax.jit(_with_silhouette, static_argnums=(0, 1))
+_compiled_silhouette = persistent_jit(_with_silhouette, static_argnums=(0, 1))
 
 
 def _infer(state, x, metric, p, labels):
@@ -250,7 +250,7 @@ def _infer_precomputed(medoids, x, labels):
     return jnp.argmin(distances, axis=1).astype(jnp.int32) if labels else distances
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@persistent_jit(static_argnums=(0, 1, 2))
 def _distances(metric, p, labels, centers, x):
     distances_of = metric_function(metric, p=p)
 
@@ -261,7 +261,7 @@ def _distances(metric, p, labels, centers, x):
     return map_rows(tile, x, tile=tile_rows(x.shape[0], centers.shape[0], BUDGET))
 
 
-@jax.jit
+@persistent_jit
 def _silhouette(distances, weight):
     nearest, second = jnp.moveaxis(-jax.lax.top_k(-distances, 2)[0], 1, 0)
     return _mean_silhouette(nearest, second, weight)

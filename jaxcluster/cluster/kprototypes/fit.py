@@ -40,6 +40,7 @@ from jaxcluster.cluster.lloyd import differentiable_means
 from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_run
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce, map_rows
 from jaxcluster.core.frame import Frame, frame_of
@@ -365,7 +366,7 @@ def default_gamma(prepared: Prepared, d: int, axis_name: str | None = None):
     return jnp.where(gamma > 0, gamma, 1)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _solve(options, key, problem, start, tol, max_steps):
     # The iteration has no derivative: `_finish` attaches that of the centers as means of their rows.
     constant = jax.lax.stop_gradient(problem)
@@ -413,11 +414,11 @@ def _finish(options, fitted, problem):
     return Fit(solution, labels, fitted.steps, status, fitted.history), unresolved
 
 
-_compiled_end = jax.jit(_finish, static_argnums=0)
-_compiled_seeds = jax.jit(partial(seed_prototypes, axis_name=None), static_argnums=2, static_argnames="init")
+_compiled_end = persistent_jit(_finish, static_argnums=0)
+_compiled_seeds = persistent_jit(partial(seed_prototypes, axis_name=None), static_argnums=2, static_argnames="init")
 
 
-@jax.jit
+@persistent_jit
 def _assign(prototypes, points, factors, active):
     k, d = prototypes.means.shape
     n, q = points.codes.shape

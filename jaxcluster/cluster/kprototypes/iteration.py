@@ -22,6 +22,7 @@ from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.lloyd_run import PASS_CENTERS
 from jaxcluster.cluster.seeding import CenterConstraints
 from jaxcluster.core import chunks, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import exponent_of, float_dtype, times_power_of_two
 from jaxcluster.core.fold import all_reduce, fold_rows
 from jaxcluster.core.frame import Frame
@@ -262,7 +263,7 @@ def _bound_step(uniform, problem, state):
     return step(uniform, None, problem, state)
 
 
-_compiled_begin = jax.jit(begin_run, static_argnums=(0, 1, 2))
+_compiled_begin = persistent_jit(begin_run, static_argnums=(0, 1, 2))
 
 
 def assign(

@@ -31,6 +31,7 @@ from jaxcluster.cluster.sinkhorn.problem import (
 from jaxcluster.cluster.sinkhorn.solve import check_options, iteration_work, solve_checked, transport_of
 from jaxcluster.cluster.sinkhorn.updates import safe_log, tile_inputs
 from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import begin, history_capacity, iterate, status_of, status_with
@@ -314,7 +315,7 @@ class _LoopState(NamedTuple):
     status: Int[Array, ""]
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _iterated(static, start, clouds, masses, lambdas, epsilon, tol, max_steps, inner):
     cost, capacity = static
 
@@ -375,17 +376,17 @@ def _finished(fitted):
     return Fit(state, None, fitted.steps, _worst(jnp.stack([status, fitted.state.status])), fitted.history)
 
 
-_compiled_transport = jax.jit(_transport, static_argnums=0)
+_compiled_transport = persistent_jit(_transport, static_argnums=0)
 
 
-@jax.jit
+@persistent_jit
 def _compiled_step(fit, lambdas, *parts):
     state = _after_transports(lambdas, fit.state, *parts)
     history = fit.history.at[fit.steps].set(state.objective, mode="drop")
     return fit._replace(state=state, steps=fit.steps + 1, history=history)
 
 
-_compiled_end = jax.jit(_finished)
+_compiled_end = persistent_jit(_finished)
 
 
 def _worst(statuses):
@@ -395,7 +396,7 @@ def _worst(statuses):
     return order[jnp.max(ranks)]
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _projected(cost: TileCost, problem: Problem, g):
     """Barycentric projection of each row, by a softmax, whose weights sum to 1 whatever g is."""
 

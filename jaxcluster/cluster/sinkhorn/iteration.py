@@ -26,6 +26,7 @@ from jaxcluster.cluster.sinkhorn.updates import (
     typical_cost,
 )
 from jaxcluster.core import chunks, signals
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.iterate import trace
 from jaxcluster.types import Absent, Array, Bool, Float, Int
 
@@ -216,21 +217,21 @@ def _unfinished(max_steps, loop):
     return ~loop.state.ended & (loop.state.residual >= 0) & (loop.steps < max_steps)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _chunk(cost, options, numbers, burst, limit):
     """A burst up to a limit, the next one where it is over before that, and whether that one has updates."""
     burst = continue_burst(cost, options, numbers, burst, limit)
     return burst, is_unbroken(numbers[-1], burst)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _next_burst(cost, options, numbers, burst):
     """The burst after one that is over, and whether it has updates."""
     loop = end_burst(cost, options, numbers, burst)
     return begin_burst(numbers[0], loop), _unfinished(numbers[-1], loop)
 
 
-_first_burst = jax.jit(begin_burst)
+_first_burst = persistent_jit(begin_burst)
 
 
 def iterate_in_chunks(

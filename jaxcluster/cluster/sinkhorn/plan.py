@@ -34,6 +34,7 @@ from jaxcluster.cluster.sinkhorn.updates import (
     weighted_mean,
 )
 from jaxcluster.core import memory, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype, publish, sum_and_rounding, times_power_of_two
 from jaxcluster.core.preparation import unpad
 from jaxcluster.ops import differences, distance
@@ -446,7 +447,7 @@ def _in_tiles(transport, v, checked, transpose):
     return np.ldexp(np.asarray(product, np.float64), checked.units.mass)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _plan(static, problem: Problem, f, g):
     (cost,) = static
 
@@ -458,7 +459,7 @@ def _plan(static, problem: Problem, f, g):
     return fold_problem(problem, tile, tile_inputs(problem, f))[1]
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _product(static, problem: Problem, f, g, vectors):
     cost, transpose = static
 
@@ -475,7 +476,7 @@ def _product(static, problem: Problem, f, g, vectors):
     return problem.b[:, None] * summary if transpose else per_row
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _rounding(cost, problem: Problem, f, g):
     rounding = rounding_of(cost, problem.rows, problem.columns, problem.a, problem.b, typical_cost(cost, problem))
     return exponent_rounding(problem, rounding, f, g, problem.epsilon)

@@ -61,6 +61,7 @@ from jaxcluster.cluster.sinkhorn.updates import (
     typical_cost,
 )
 from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.implicit import at_optimum, implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity
@@ -293,7 +294,7 @@ def _check_start(start, m):
     return start
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _solve(static, problem, constants_rounding, start, omega, epsilon_decay, tol, max_steps):
     operands, loop = _begin(static, problem, constants_rounding, start, omega, epsilon_decay, tol, max_steps)
     run = iterate_bursts(_cost_of(static, problem), static, operands.numbers, loop)
@@ -303,7 +304,7 @@ def _solve(static, problem, constants_rounding, start, omega, epsilon_decay, tol
 def _solve_in_chunks(static, problem, *arguments, work):
     """`_solve` of a concrete problem, which Ctrl-C can end with the potentials so far."""
     operands, loop = _compiled_begin(static, problem, *arguments)
-    chunks.compile_ahead(_compiled_end, static, problem, operands, loop)
+    _compiled_end.compile(static, problem, operands, loop)
     run, interrupted = iterate_in_chunks(_cost_of(static, problem), static, operands.numbers, loop, work)
     solution = _compiled_end(static, problem, operands, run)
     if interrupted and int(solution.status) != Status.NOT_FINITE:
@@ -378,8 +379,8 @@ def _end(static, given, operands, run):
     return Solution(f, g, problem.epsilon, transport_cost, value, error, status, run.steps, run.history)
 
 
-_compiled_begin = jax.jit(_begin, static_argnums=0)
-_compiled_end = jax.jit(_end, static_argnums=0)
+_compiled_begin = persistent_jit(_begin, static_argnums=0)
+_compiled_end = persistent_jit(_end, static_argnums=0)
 
 
 def _status(error, noise, value, tol, steps, max_steps):

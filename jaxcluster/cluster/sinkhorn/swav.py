@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import trace
@@ -90,7 +90,7 @@ def swav_assignments(
     return _assign(num_iters, axis_name, scores - largest[:, None], largest, epsilon, mask)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@persistent_jit(static_argnums=(0, 1))
 def _assign(num_iters, axis_name, scores, largest, epsilon, mask):
     """Assignments by scores less the largest of each row, and these, which count in the first masses only."""
     k, dtype = scores.shape[1], scores.dtype

@@ -35,6 +35,7 @@ from jaxcluster.cluster.soft_kmeans.fit import (
 )
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import vmap_in_chunks
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce, fold_rows
 from jaxcluster.core.iterate import advance, begin, history_capacity, iterate
 from jaxcluster.core.preparation import finalize, prepare
@@ -148,7 +149,7 @@ def _temperatures(rate):
     return math.log(MIN_TEMPERATURE_RATIO) / math.log(rate)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _anneal(static, key, points, schedule, tol, max_steps):
     best = partial(_run, static)
     run = best if static.axis_name else vmap_in_chunks(best)
@@ -239,10 +240,10 @@ def _cooled(key, last, state):
     return _ScheduleState(key, state.centers, state.cluster_weight, now, residual, state.objective)
 
 
-_compiled_start = jax.jit(_start, static_argnums=0)
-_compiled_columns = jax.jit(em.transpose_points)
-_compiled_cooling = jax.jit(_cooling, static_argnums=0)
-_compiled_cooled = jax.jit(_cooled)
+_compiled_start = persistent_jit(_start, static_argnums=0)
+_compiled_columns = persistent_jit(em.transpose_points)
+_compiled_cooling = persistent_jit(_cooling, static_argnums=0)
+_compiled_cooled = persistent_jit(_cooled)
 
 
 def _place_spare_centers(key, centers, cluster_weight, spread, variance):

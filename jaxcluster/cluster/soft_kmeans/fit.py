@@ -28,6 +28,7 @@ from jaxcluster.cluster.precision import unresolved_about_means, with_precision_
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import vmap_in_chunks
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce, fold_rows, map_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
@@ -332,7 +333,7 @@ def distances_to(
     return lambda x: square_distances(centers, x, form, HIGHEST) - offset[:, None]
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _fit(static, key, points, constraints, known, variance, tol, max_steps):
     best = partial(run_em, static)
     run = best if static.axis_name else vmap_in_chunks(best)
@@ -458,12 +459,12 @@ def _in_one_frame(centers, x, variance, weights, frame):
     return prepared.frame.enter(centers).astype(dtype), prepared, variance_in_frame(prepared.frame, variance, dtype)
 
 
-@jax.jit
+@persistent_jit
 def _energy(centers, points, known, variance):
     return soft_stats(centers, em.transpose_points(points), variance, known=known).energy
 
 
-@jax.jit
+@persistent_jit
 def _responsibilities(centers, x, variance):
     tile = em.em_tile(em.EMOptions("spherical"), x.shape[0], *centers.shape)
     distances = distances_to(centers, variance)

@@ -12,6 +12,7 @@ import scipy.sparse
 from jax.sharding import Mesh
 
 from jaxcluster.core import memory, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.affinity import (
@@ -167,6 +168,6 @@ def _padded_kernel(weights, short):
     return Kernel(jnp.pad(weights.x, ((0, short), (0, 0))), jnp.pad(weights.scale, (0, short)))
 
 
-@jax.jit
+@persistent_jit
 def _dense_kernel(affinity):
     return affinity.matrix()

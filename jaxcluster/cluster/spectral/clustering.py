@@ -28,6 +28,7 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.affinity_input import count_samples
 from jaxcluster.cluster.spectral.embedding import MAX_STEPS, publish_embedding, solve_embedding
 from jaxcluster.core import signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.iterate import iterate
 from jaxcluster.ops.affinity import Affinity, as_affinity, cut_and_volume, scale_to_unit
@@ -175,7 +176,7 @@ def _in_unit_frame(vectors):
     return jnp.asarray(np.ldexp(vectors, -np.frexp(np.abs(vectors).max())[1]))
 
 
-@jax.jit
+@persistent_jit
 def _discretize(key, vectors, tol, max_steps):
     rows = normalize(vectors)
     n = rows.shape[0]
@@ -185,7 +186,7 @@ def _discretize(key, vectors, tol, max_steps):
     return iterate(step, start, tol=tol * n, max_steps=max_steps).state.labels
 
 
-@jax.jit
+@persistent_jit
 def _cluster_qr(vectors):
     left, _, right = jnp.linalg.svd(vectors[_pivots(vectors)].T)
     rotated = jnp.matmul(vectors, jnp.matmul(left, right, precision=HIGHEST), precision=HIGHEST)

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from jaxcluster.cluster.spectral.affinity_input import check_options, count_samples, padded_affinity, traced_affinity
 from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import publish, published_dtype
 from jaxcluster.core.iterate import advance, begin, status_of
 from jaxcluster.core.shard import check_own_mesh
@@ -211,7 +212,7 @@ def _start(static, key, affinity, n, tol, max_steps):
     return (operator, null, n_components, wanted, tol), begin(state), tol, max_steps
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _iterative_solve(static, *arguments):
     operands, fit, tol, max_steps = _start(static, *arguments)
     operator, null, _, wanted, _ = operands
@@ -226,7 +227,7 @@ def _end(static, fit, operands):
     return _embedding(static, operator, pairs, n_components, tol)
 
 
-@jax.jit
+@persistent_jit
 def _compiled_ritz(operands, fit, filtering):
     operator, null, _, wanted, tol = operands
     state = eigen.end_step(operator.product, null, wanted, tol, filtering)
@@ -234,17 +235,17 @@ def _compiled_ritz(operands, fit, filtering):
     return Fit(state, None, fit.steps + 1, status_of(state.residual, tol), history)
 
 
-_compiled_start = jax.jit(_start, static_argnums=0)
-_compiled_end = jax.jit(_end, static_argnums=0)
-_begin_filter = jax.jit(partial(eigen.begin_filter, upper=MAX_EIGENVALUE))
+_compiled_start = persistent_jit(_start, static_argnums=0)
+_compiled_end = persistent_jit(_end, static_argnums=0)
+_begin_filter = persistent_jit(partial(eigen.begin_filter, upper=MAX_EIGENVALUE))
 
 
-@jax.jit
+@persistent_jit
 def _filter_block(operands, filtering, start, stop):
     return eigen.filter_block(operands[0].product, filtering, start, stop)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _dense_solve(static, key, affinity, n, tol, max_steps):
     (operator, null, n_components, wanted, tol), _, _, _ = _start(static, key, affinity, n, tol, max_steps)
     vectors = eigen.all_eigenvectors(operator.product, null, MAX_EIGENVALUE)

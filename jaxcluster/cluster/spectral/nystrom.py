@@ -27,6 +27,7 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.affinity_input import check_gamma
 from jaxcluster.cluster.spectral.clustering import status_of_kmeans
 from jaxcluster.core import validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import publish, published_dtype
 from jaxcluster.core.fold import MAX, MIN, all_reduce, fold_rows, map_rows, tile_rows
 from jaxcluster.core.frame import Frame
@@ -227,10 +228,10 @@ def _solve(static, x, landmarks, present):
     return _Projection(landmarks, mix, projection), 1 - values, vectors
 
 
-_compiled_solve = jax.jit(_solve, static_argnums=0)
+_compiled_solve = persistent_jit(_solve, static_argnums=0)
 
 
-@jax.jit
+@persistent_jit
 def _embed(x, arrays):
     def embed_tile(x):
         weights = gaussian_weights(x, arrays.landmarks)

@@ -6,12 +6,10 @@ exclude most edges, and float64 sums decide among the others.
 
 from __future__ import annotations
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.ops.metric_space import MetricSpace, minkowski_sums
 from jaxcluster.ops.neighbors.block_kernels import NO_INDEX, chunk_size, fold_pairs, groups, pad_blocks, pair_sums
 from jaxcluster.ops.neighbors.kd_blocks import (
@@ -229,7 +227,7 @@ def _row_distances(blocks):
     return np.square(np.maximum(np.maximum(apart, apart.T), 0)) / GAP_SLACK
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _lightest(power, columns, core, labels, batch, best):
     def chunk(best, first, second, real, at):
         sums, cores, crossing = _edges(power, columns, core, labels, first, second, real)
@@ -238,7 +236,7 @@ def _lightest(power, columns, core, labels, batch, best):
     return fold_pairs(batch, chunk, best, size=chunk_size(columns.shape[1], power))
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _count_endpoints(power, columns, core, labels, reach, batch, ends):
     """First slot at the other end of an edge within the reach of each slot, number of ends, and of ends by length."""
 

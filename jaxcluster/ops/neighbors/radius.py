@@ -16,13 +16,13 @@ column by column: results are those of a plain float64 loop.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.ops.metric_space import MetricSpace
 from jaxcluster.ops.neighbors.block_kernels import (
     NO_INDEX,
@@ -336,7 +336,7 @@ def _is_possible(sums, error, limits):
     return ~(sums - error > limits[:, 1][:, None, None])  # what overflows is possible
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _add_values(power, rows, values, batch, sums):
     """Add the values near each slot over a batch of pairs, of certain and of possible neighbors.
 
@@ -362,7 +362,7 @@ def _add_values(power, rows, values, batch, sums):
     return _fold_batch(power, rows, batch, chunk, sums)
 
 
-@partial(jax.jit, static_argnums=0)
+@persistent_jit(static_argnums=0)
 def _least(power, rows, labels, wanted, batch, certain, least):
     """Least labels near each slot, and mask of the pairs in which a wanted slot has such a neighbor."""
     # One program for both masks. A possible neighbor is one whose sum is not above the limit, which includes NaN.

@@ -1,0 +1,393 @@
+"""`jax.jit` whose programs a later process finds on the disk without tracing or lowering them.
+
+JAX's persistent compilation cache is searched by the lowered program, so each process traces and lowers again before it
+finds an entry: two thirds of the time of a first fit that compiles nothing. Here an entry is found by what determines a
+program: the function, this package's source, the static arguments, the shapes and dtypes of the others, JAX's settings
+and version, and the processor.
+
+>>> import jax.numpy as jnp
+>>> double = persistent_jit(lambda x: 2 * x)
+>>> double(jnp.ones(3)).tolist()
+[2.0, 2.0, 2.0]
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import importlib
+import os
+import pickle
+import platform
+import re
+import stat
+import threading
+import types
+import weakref
+from collections.abc import Callable, Hashable
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jaxlib.version
+import numpy as np
+from jax.core import Tracer
+from jax.experimental import serialize_executable
+from jax.sharding import SingleDeviceSharding
+
+from jaxcluster.core.atomic import write_atomic
+
+PACKAGE = Path(__file__).parents[1]
+
+MISS_EVENT = "/jax/compilation_cache/cache_misses"
+"""JAX's event of a program that it compiles and writes to its cache."""
+
+MAX_BYTES = 1 << 29
+"""Size in bytes of each folder of programs, JAX's and that of this module, above which its oldest files are deleted."""
+
+SETTINGS = (
+    "jax_enable_x64",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_enable_custom_prng",
+)
+"""Settings of JAX, also those of a thread, that change a program."""
+
+DEBUG_SETTINGS = (
+    "jax_debug_nans",
+    "jax_debug_infs",
+    "jax_disable_jit",
+    "jax_check_tracer_leaks",
+    "jax_log_compiles",
+    "jax_default_device",
+)
+"""Settings under which functions take `jax.jit`'s own way: they act while a function is traced, or on each call."""
+
+_programs: weakref.WeakSet[PersistentJit] = weakref.WeakSet()
+_settings_of, _debug_settings_of = attrgetter(*SETTINGS), attrgetter(*DEBUG_SETTINGS)
+_cache_settings_of = attrgetter("jax_compilation_cache_dir", "jax_enable_compilation_cache")
+_thread = threading.local()
+
+
+class NotStorableError(ValueError):
+    """A static argument that another process may know by another name."""
+
+
+def persistent_jit(function: Callable | None = None, **options: Any) -> Any:
+    """`jax.jit` of a function of this package, with its programs on the disk.
+
+    Args:
+        function: defined at the top level of a module; programs of others are not stored.
+        options: static_argnums and static_argnames, as in `jax.jit`.
+    """
+    return functools.partial(PersistentJit, **options) if function is None else PersistentJit(function, **options)
+
+
+class _Program(NamedTuple):
+    """A compiled program, and the shapes of its result."""
+
+    call: Any
+    shapes: Any
+
+
+class PersistentJit:
+    """The function that `persistent_jit` returns.
+
+    Arguments that are traced, sharded or on several devices, and settings for debugging, take `jax.jit`'s own way.
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        static_argnums: int | tuple[int, ...] = (),
+        static_argnames: str | tuple[str, ...] = (),
+    ) -> None:
+        self._jitted = jax.jit(function, static_argnums=static_argnums, static_argnames=static_argnames)
+        self._static_numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+        self._static_names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
+        self._function = function
+        self._loaded: dict[Hashable, Any] = {}
+        with suppress(AttributeError):  # a `functools.partial` has no name
+            functools.update_wrapper(self, function)
+        _programs.add(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The result of the function."""
+        traced = [each for i, each in enumerate(args) if i not in self._static_numbers]
+        named = {name: each for name, each in kwargs.items() if name not in self._static_names}
+        program = self._program_of(traced, named, args, kwargs)
+        return self._jitted(*args, **kwargs) if program is None else program.call(*traced, **named)
+
+    def compile(self, *args: Any) -> Any:
+        """Compile the program of such arguments, or of their shapes, for a later call.
+
+        Returns:
+            The shapes of its result, which may be arguments of the next program.
+        """
+        program = self._program_of([each for i, each in enumerate(args) if i not in self._static_numbers], {}, args, {})
+        if program is not None:
+            return program.shapes
+        self._jitted.lower(*args).compile()
+        return self._jitted.eval_shape(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._jitted, name)
+
+    def _program_of(self, traced, named, args, kwargs):
+        """The program of a call's arguments; None where it is `jax.jit`'s own."""
+        folder = _folder()
+        settings = None if folder is None else _settings()
+        if settings is None:
+            return None
+        leaves, tree = jax.tree.flatten((traced, named))
+        shapes = [_shape(leaf) for leaf in leaves]
+        if None in shapes:
+            return None
+        static = [args[i] for i in self._static_numbers if i < len(args)]
+        static += [(name, kwargs[name]) for name in self._static_names if name in kwargs]
+        key = (tuple(static), tree, tuple(shapes), settings)
+        if key not in self._loaded:
+            self._loaded[key] = self._find(folder, key, args, kwargs)
+        return self._loaded[key]
+
+    def _find(self, folder, key, args, kwargs):
+        """The program of the arguments, from the disk or compiled and written to it; None if it cannot be stored."""
+        try:
+            static, tree, shapes, settings = key
+            named = _text((self._function, self._static_numbers, self._static_names, static))
+            parts = [named, _tree_text(tree), repr(shapes), repr(settings)]
+        except NotStorableError:
+            return None
+        digest = hashlib.sha256("\n".join([_environment(), *parts]).encode()).hexdigest()
+        path = folder / digest
+        program = _read(path)
+        if program is None:
+            lowered = self._jitted.lower(*args, **kwargs)
+            with _counted_misses() as misses:
+                compiled = lowered.compile()
+            program = _Program(compiled, self._jitted.eval_shape(*args, **kwargs))
+            # XLA cannot serialize what JAX read from its own cache: only what was compiled just now is written.
+            if not misses or not _write(path, program, _foreign_calls(lowered)):
+                return None
+        return program
+
+
+@contextmanager
+def _counted_misses():
+    """List with an entry for each program that this thread compiles and JAX writes to its cache."""
+    _register_listener()
+    misses = _thread.misses = []
+    try:
+        yield misses
+    finally:
+        _thread.misses = None
+
+
+@functools.cache
+def _register_listener():
+    def listen(event, **_):
+        if event == MISS_EVENT and getattr(_thread, "misses", None) is not None:
+            _thread.misses.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+
+
+def clear_programs() -> None:
+    """Drop all compiled programs of the process, JAX's and those of `persistent_jit`."""
+    for each in list(_programs):
+        each._loaded.clear()
+    jax.clear_caches()
+
+
+def _shape(leaf):
+    """Shape, dtype and weak type of an argument; None for one that needs `jax.jit`'s own way."""
+    if isinstance(leaf, Tracer):
+        return None
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf.shape, leaf.dtype, leaf.weak_type
+    if isinstance(leaf, jax.Array):
+        weak = getattr(leaf, "weak_type", False)  # keys have none
+        return (leaf.shape, leaf.dtype, weak) if type(leaf.sharding) is SingleDeviceSharding else None
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return leaf.shape, leaf.dtype
+    return type(leaf) if isinstance(leaf, (bool, int, float)) else None
+
+
+def _settings():
+    """Values of `SETTINGS`; None where functions are traced anew."""
+    return None if any(_debug_settings_of(jax.config)) else _settings_of(jax.config)
+
+
+@functools.cache
+def _folder_of(setting, enabled):
+    """Folder of the programs, in JAX's own folder of compiled programs; None where there is none, or several devices.
+
+    Only a folder of the user's is used that no other user can write to: a program is code.
+    """
+    # A package in an archive has no source files that tell its versions apart.
+    if not setting or not enabled or "://" in setting or not PACKAGE.is_dir() or jax.device_count() != 1:
+        return None
+    folder = Path(setting) / "jaxcluster"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError:
+        return None
+    mine = not hasattr(os, "getuid") or (
+        status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    )
+    if not mine or not os.access(folder, os.W_OK):
+        return None
+    return folder
+
+
+def _folder():
+    return _folder_of(*_cache_settings_of(jax.config))
+
+
+def _shrink(folder):
+    """Delete the files of a folder that were written, or read by `persistent_jit`, longest ago, beyond `MAX_BYTES`."""
+    with suppress(OSError):  # another process deletes, too
+        entries = [(entry, entry.stat()) for entry in os.scandir(folder) if entry.is_file()]
+        files = sorted((status.st_mtime, status.st_size, entry.path) for entry, status in entries)
+        excess = sum(size for _, size, _ in files) - MAX_BYTES
+        for _, size, path in files:
+            if excess <= 0:
+                break
+            os.unlink(path)
+            excess -= size
+
+
+def _read(path):
+    """The program in a file; None if there is none, or its file is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, body = content[:32], content[32:]
+    if hashlib.sha256(body).digest() != digest:
+        return None
+    with suppress(OSError):
+        os.utime(path)
+    try:
+        calls_lapack, shapes, (executable, in_tree, out_tree) = pickle.loads(body)
+        if calls_lapack:
+            _initialize_lapack()
+        compiled = serialize_executable.deserialize_and_load(executable, in_tree, out_tree)
+        shapes = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in shapes]
+        return _Program(compiled, jax.tree.unflatten(out_tree, shapes))
+    except Exception:  # whatever XLA raises for code that it cannot load
+        return None
+
+
+def _foreign_calls(lowered):
+    """Names of the functions that a program calls by name, such as LAPACK's."""
+    return set(re.findall(r"custom_call @([\w.]+)", lowered.as_text()))
+
+
+@functools.cache
+def _initialize_lapack():
+    """Register LAPACK's functions, as a lowering would: a program that calls others ends the process."""
+    jax.jit(jax.lax.linalg.cholesky).lower(jax.ShapeDtypeStruct((1, 1), np.float32))
+
+
+def _write(path, program, foreign_calls):
+    """Write a program to a file; False where JAX cannot serialize it, or the disk is full."""
+    lapack = {name for name in foreign_calls if name.startswith("lapack_")}
+    if foreign_calls - lapack:  # registered by who knows whom, at what time
+        return False
+    try:
+        shapes = [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(program.shapes)]
+        body = pickle.dumps((bool(lapack), shapes, serialize_executable.serialize(program.call)))
+    except Exception:  # a callback to the host, constants, a platform without serialization
+        return False
+    with suppress(OSError):
+        write_atomic(path, hashlib.sha256(body).digest() + body)
+        _shrink(path.parent)
+        _shrink(path.parent.parent)
+        return True
+    return False
+
+
+@functools.cache
+def _environment():
+    """Text of what determines a program beside the function and its arguments."""
+    device = jax.devices()[0]
+    sources = sorted((str(path.relative_to(PACKAGE)), path.stat()) for path in PACKAGE.rglob("*.py"))
+    versions = [platform.python_version(), jax.__version__, jaxlib.version.__version__, np.__version__]
+    flags = [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS")]
+    parts = [
+        *versions,
+        *flags,
+        device.platform,
+        device.device_kind,
+        str(getattr(device.client, "platform_version", "")),
+        _processor(),
+        str(os.cpu_count()),
+        str(PACKAGE),
+        *(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in sources),
+    ]
+    return "\n".join(parts)
+
+
+def _processor():
+    """Instructions of the processor: code compiled for one with more of them would crash."""
+    with suppress(OSError, StopIteration), open("/proc/cpuinfo") as lines:
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    return platform.processor()
+
+
+def _text(value):
+    """Text of a static argument that is the same in each process, and differs between unequal values."""
+    kind = type(value)
+    if value is None or kind in (bool, int, float, complex, str, bytes):
+        return repr(value)
+    if isinstance(value, (np.dtype, np.generic)):
+        return f"{kind.__name__} {value!r}"
+    if isinstance(value, enum.Enum):
+        return f"{_name_of(kind)}.{value.name}"
+    if isinstance(value, functools.partial):
+        return f"partial {_text((value.func, value.args, value.keywords))}"
+    if isinstance(value, (type, types.FunctionType, PersistentJit)):
+        return _name_of(value)
+    if isinstance(value, (tuple, list)):
+        return f"{_name_of(kind)}({', '.join(map(_text, value))})"
+    if isinstance(value, (set, frozenset)):
+        return f"{_name_of(kind)}({', '.join(sorted(map(_text, value)))})"
+    if isinstance(value, dict):
+        return f"{_name_of(kind)}({', '.join(f'{_text(key)}: {_text(each)}' for key, each in value.items())})"
+    if is_dataclass(value):
+        return f"{_name_of(kind)}({', '.join(_text(getattr(value, field.name)) for field in fields(value))})"
+    raise NotStorableError(kind)
+
+
+def _name_of(value):
+    """Module and name of a class or function, if they say which it is: a module's own, of a known source."""
+    module, name = value.__module__, value.__qualname__
+    if module.partition(".")[0] not in ("jaxcluster", "jax", "jaxlib", "numpy", "builtins", "ml_dtypes"):
+        raise NotStorableError(name)
+    found = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not value and getattr(found, "__wrapped__", None) is not value:
+        raise NotStorableError(name)
+    return f"{module}.{name}"
+
+
+def _tree_text(tree):
+    """Text of the structure of the arguments."""
+    node = tree.node_data()
+    if node is None:
+        return "*"
+    kind, data = node
+    if kind is type(None):
+        return "None"
+    aux = "" if data is kind else _text(data)
+    return f"{_name_of(kind)}[{aux}]({', '.join(map(_tree_text, tree.children()))})"
