@@ -25,6 +25,7 @@ import scipy.sparse
 from jax.sharding import Mesh, NamedSharding
 
 from jaxcluster.core import validation
+from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import exponent_of, float_dtype, times_power_of_two
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.preparation import prepare
@@ -311,7 +312,12 @@ def kernel(x: Any, gamma: Any, *, padded: bool = False) -> Kernel:
     prepared = prepare(x)
     width = unit_width(gamma, prepared.frame.exponent, prepared.points.x.dtype)
     kept = slice(None if padded else prepared.n)
-    return Kernel(prepared.points.x[kept] * width, prepared.points.weight[kept])
+    return Kernel(_times(prepared.points.x[kept], width), prepared.points.weight[kept])
+
+
+@persistent_jit
+def _times(x, factor):
+    return x * factor
 
 
 def unit_width(gamma: Any, exponent: Any, dtype: Any) -> Any:
@@ -323,7 +329,7 @@ def unit_width(gamma: Any, exponent: Any, dtype: Any) -> Any:
         return times_power_of_two(jnp.sqrt(jnp.asarray(gamma, dtype)), -exponent)
     with np.errstate(over="ignore", under="ignore"):
         width = np.ldexp(np.sqrt(float(gamma)), -int(exponent))
-    return jnp.asarray(min(width, float(np.sqrt(np.finfo(dtype).max))), dtype)
+    return np.asarray(min(width, float(np.sqrt(np.finfo(dtype).max))), dtype)
 
 
 def gaussian_weights(x: Float[Array, "t d"], y: Float[Array, "n d"]) -> Float[Array, "t n"]:

@@ -18,6 +18,7 @@ from jaxcluster.core import signals
 from jaxcluster.core.signals import SignalWatcher
 
 number = getattr(signal, sys.argv[1])
+signal.signal(number, signal.SIG_DFL)  # tests that nohup runs ignore SIGHUP, and their children do
 
 def save():
     print("saved", flush=True)

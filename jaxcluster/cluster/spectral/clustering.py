@@ -103,21 +103,21 @@ def fit(
             f"k={k}. Leave it out, or pass assign_labels='kmeans'."
         )
     kmeans.check_runs("k-means++", n_init)
-    solver_key, label_key = jax.random.split(key)
+    solver_key, label_key = _two_keys(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "tol": tol, "max_steps": max_steps}
     # Labels are assigned in the unit of the solver, in which no entry leaves the range of a dtype.
     embedding, exponent = solve_embedding(solver_key, x, wide, drop_first=False, mesh=mesh, **options)
-    status = jnp.asarray(embedding.status, jnp.int32)
+    status = embedding.status
     if assign_labels == "kmeans":
         clusters = kmeans.fit(label_key, embedding.vectors, k, n_init=n_init, mesh=mesh)
         labels = clusters.labels
-        status = jnp.where(status == Status.CONVERGED, status_of_kmeans(clusters.status), status)
+        status = _joint_status(status, clusters.status)
     elif assign_labels == "discretize":
         labels = discretize(label_key, embedding.vectors)
     else:
         labels = cluster_qr(embedding.vectors)
     embedding = publish_embedding(embedding, x, exponent)
-    return Fit(embedding, labels, embedding.steps, status, embedding.history)
+    return Fit(embedding, labels, embedding.steps, jnp.asarray(status, jnp.int32), embedding.history)
 
 
 def discretize(
@@ -166,6 +166,17 @@ def status_of_kmeans(status: Int[Array, ""]) -> Int[Array, ""]:
     """Status of k-means on an embedding, with CONVERGED in place of PRECISION."""
     # Rows of one cluster may coincide in an embedding but for rounding, which k-means reports as PRECISION.
     return jnp.where(status == Status.PRECISION, jnp.int32(Status.CONVERGED), status)
+
+
+@persistent_jit
+def _joint_status(solver, clusters):
+    return jnp.where(solver == Status.CONVERGED, status_of_kmeans(clusters), solver).astype(jnp.int32)
+
+
+@persistent_jit
+def _two_keys(key):
+    first, second = jax.random.split(key)
+    return first, second
 
 
 def _in_unit_frame(vectors):
