@@ -15,6 +15,7 @@ import pytest
 from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
 from jaxcluster import balanced, constrained, losses, metrics, sinkhorn
+from jaxcluster.cluster import kpod
 
 N, D, K = 12, 3, 4
 RNG = np.random.default_rng(0)
@@ -168,6 +169,14 @@ def transport_gradients(dtype):
     return jax.jit(jax.value_and_grad(value, argnums=(0, 1)))(jnp.asarray(X, dtype), jnp.asarray(OTHER, dtype))
 
 
+def kpod_and_use(dtype):
+    x = np.where(np.arange(N * D).reshape(N, D) % 7 == 0, np.nan, BLOBS).astype(dtype)
+    fit, frame = kpod.fit_framed(
+        *(jax.random.key(0), x, 3), weights=WEIGHTS.astype(dtype), init=BLOBS[:3], n_init=1, tol=1e-4, max_steps=20
+    )
+    return fit.state, fit.labels, kpod.transform(fit.state, x, frame=frame), kpod.score(fit.state, x, frame=frame)
+
+
 CALLS = {
     **{name: lambda dtype, name=name: getattr(metrics, name)(LABELS, PREDICTED) for name in EXTERNAL},
     **{name: lambda dtype, name=name: getattr(metrics, name)(BLOBS.astype(dtype), PREDICTED) for name in INTERNAL},
@@ -183,6 +192,7 @@ CALLS = {
     "constrained": lambda dtype: constrained.fit(
         *(jax.random.key(0), BLOBS.astype(dtype), 3), init=BLOBS[:3], must_link=[[0, 1]], cannot_link=[[0, 2], [1, 5]]
     ),
+    "kpod": kpod_and_use,
     **{name: lambda dtype, name=name: getattr(losses, name)(SOME) for name in PAIRS},
     "class_batches": lambda dtype: losses.class_batches(jax.random.key(0), SOME, 6, per_class=3, n_batches=2),
     **{name: lambda dtype, name=name: getattr(losses, name)(4) for name in ("labels_of_views", "pairs_from_views")},

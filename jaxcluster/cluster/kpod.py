@@ -176,8 +176,8 @@ def _in_one_frame(state, x, weights, frame) -> tuple[Array, Prepared]:
 def _start(static, key, points, constraints: CenterConstraints, tol, max_steps):
     k, init, _, capacity = static
     observed = ~jnp.isnan(points.x)
-    weight = points.weight[:, None] * observed
     filled = jnp.where(observed, points.x, 0)
+    weight = jnp.where(observed, points.weight[:, None], 0)
     total = jnp.maximum(jnp.sum(weight, axis=0), jnp.finfo(filled.dtype).tiny)
     mean = jnp.sum(weight * filled, axis=0) / total
     offset = jnp.where(observed, filled - mean[None, :], 0)

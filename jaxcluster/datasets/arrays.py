@@ -127,6 +127,8 @@ def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[Any, np.nd
             if key is None and shapes.keys() >= SPARSE_MEMBERS:
                 return _read_sparse(path, archive, shapes), None
             names = [name for name in shapes if name != truth]
+            if not shapes:
+                raise DataError(f"{path.name} holds no arrays.")
             if key is None and len(names) != 1:
                 raise DataError(
                     f"{path} holds {len(shapes)} arrays: {listing(_describe_shapes(shapes))}. "
@@ -177,11 +179,11 @@ def _read_sparse(path: Path, archive: zipfile.ZipFile, members: Collection[str])
             matrix = scipy.sparse.coo_array((parts["data"], (parts["row"], parts["col"])), shape=shape)
         else:
             raise DataError(f"{path.name} holds a sparse matrix of the form {kind!r}: save x.tocsr().")
-        return as_csr(matrix, name=path.name)
+        return as_csr(matrix, name="it")
     except (KeyError, ValueError, TypeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path.name} holds parts that make no sparse matrix of rows by columns: {error}") from error
+        raise DataError(f"{path.name} holds no sparse matrix of rows by columns: {error}") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcluster.core.messages import warn
 from jaxcluster.datasets.base import DataError, arrow_compute, listing, stack_columns
-from jaxcluster.datasets.layout import is_number
+from jaxcluster.datasets.layout import NUMBER, is_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +40,7 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def without_markers(column: pa.ChunkedArray, na: Sequence[str]) -> pa.ChunkedArray:
-    """A column of which the cells that stand for missing values are null."""
+    """A column of which the cells that stand for missing values are null; numbers where only these were no numbers."""
     import pyarrow as pa
     from pyarrow import types
 
@@ -54,7 +54,13 @@ def without_markers(column: pa.ChunkedArray, na: Sequence[str]) -> pa.ChunkedArr
         marked = compute.is_in(column.cast(pa.float64(), safe=False), value_set=pa.array(numbers, pa.float64()))
     else:
         return column
-    return compute.if_else(marked, None, column)
+    column = compute.if_else(marked, None, column)
+    if not types.is_floating(column.type) and not types.is_integer(column.type) and compute.any(marked).as_py():
+        cells = compute.utf8_trim_whitespace(column)
+        numbers = compute.match_substring_regex(cells, f"^(?:{NUMBER['.'].pattern})$", ignore_case=True)
+        if compute.all(numbers).as_py():
+            return compute.replace_substring_regex(cells, r"^\+", "").cast(pa.float64())
+    return column
 
 
 def check_numeric(where: str, names: Sequence[str], columns: Mapping[int, pa.ChunkedArray | pa.Array]) -> None:
@@ -63,7 +69,7 @@ def check_numeric(where: str, names: Sequence[str], columns: Mapping[int, pa.Chu
     if not bad:
         return
     seen = listing(f"{title} (holds {_first_text(column)})" for title, column in bad)
-    hint = marker_hint((title, _first_text(column), column) for title, column in bad)
+    hint = marker_hint((title, _first_text(column), column) for title, column in bad if _text_at(column) is not None)
     raise DataError(f"{where}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}.{hint} {CHOOSE_HINT}")
 
 
@@ -81,14 +87,23 @@ def marker_hint(columns: Iterable[tuple[str, str, Any]], decimal: str = ".") -> 
     return ""
 
 
-def _first_text(column: Any) -> str:
+def _text_at(column: Any) -> str | None:
+    """The first cell that is no number; None if all cells are missing or texts of numbers."""
     for value in column:
+        cell = value.as_py()
         try:
-            float(value.as_py())
+            float(cell)
         except (TypeError, ValueError):
             if value.is_valid:
-                return repr(str(value) if len(str(value)) <= 40 else str(value)[:40] + "…")
-    return str(column.type)
+                return str(cell)
+    return None
+
+
+def _first_text(column: Any) -> str:
+    text = _text_at(column)
+    if text is None:
+        return f"numbers as {column.type}" if column.null_count < len(column) else f"no cells, as {column.type}"
+    return repr(text if len(text) <= 40 else text[:40] + "…")
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

@@ -149,8 +149,8 @@ def _bytes(path: Path) -> bytes:
 
 
 def _is_rewritten(layout: Layout) -> bool:
-    """True for delimiters that pyarrow does not support: it accepts single ASCII characters only."""
-    return layout.delimiter == " " or not layout.delimiter.isascii()
+    """True for what pyarrow does not support: delimiters that are not a single ASCII character, `` "a"`` in a field."""
+    return layout.delimiter == " " or not layout.delimiter.isascii() or layout.blank_quotes
 
 
 def _open_stream(path: Path, layout: Layout) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxcluster.core import validation
 from jaxcluster.core.sources import ArraySource, RowSource, SourceError, digest
 from jaxcluster.datasets.base import DataError, DataNotFoundError, column_index, listing, split_columns
+from jaxcluster.datasets.tables import stored_index
 
 SUFFIXES = (".npy", ".parquet")
 
@@ -30,7 +31,8 @@ def scan(data: Any, *, columns: str | int | Sequence[str | int] | None = None) -
         data: a path to an .npy or .parquet file, a folder of such files, a pattern such as ``"rows/*.npy"``, a list of
             paths; an array, also a memory-mapped one; an iterable of (rows, n_features) blocks that can be iterated
             over again, or a function without arguments that returns a new iterator at each call.
-        columns: names or indices of the columns of Parquet files to read; None for all.
+        columns: names or indices of the columns of Parquet files to read; None for all but an index
+            that pandas stored.
 
     Returns:
         `RowSource`, taken wherever the samples of a method that streams are.
@@ -104,10 +106,15 @@ class ParquetFile(RowSource):
         self.path, self.name, self.seen = path, str(path), _stamp(path)
         with self._open() as file:
             schema, n = file.schema_arrow, file.metadata.num_rows
-        names = list(schema.names)
-        if columns is not None:
-            names = [names[column_index(each, names, len(names), self.name)] for each in split_columns(columns)]
-        types = [schema.field(name).type for name in names]
+        all_names, index = list(schema.names), stored_index(schema)
+        if columns is None:
+            self.positions = [j for j, name in enumerate(all_names) if name not in index]
+        else:
+            width = len(all_names)
+            self.positions = [column_index(each, all_names, width, self.name) for each in split_columns(columns)]
+        names = [all_names[j] for j in self.positions]
+        self.unique = all(all_names.count(name) == 1 for name in names)
+        types = [schema.field(j).type for j in self.positions]
         text = [name for name, each in zip(names, types, strict=True) if not _is_numeric(each)]
         if text:
             raise DataError(f"{path} has columns that are not numbers: {listing(text)}. Choose others by columns=.")
@@ -134,7 +141,8 @@ class ParquetFile(RowSource):
             groups, first = _row_groups(file.metadata, start, stop)
             left = stop - start
             try:
-                for batch in file.iter_batches(rows, groups, list(self.columns or ())):
+                # pyarrow selects columns by name only.
+                for batch in file.iter_batches(rows, groups, list(self.columns or ()) if self.unique else None):
                     block = self._block(batch)[start - first if start > first else 0 :]
                     first += batch.num_rows
                     if len(block) and left:
@@ -145,7 +153,8 @@ class ParquetFile(RowSource):
 
     def _block(self, batch):
         block = np.empty((batch.num_rows, self.shape[1]), self.dtype)
-        for j, column in enumerate(batch.columns):
+        columns = batch.columns if self.unique else [batch.columns[j] for j in self.positions]
+        for j, column in enumerate(columns):
             block[:, j] = column.to_numpy(zero_copy_only=False)
         return block
 

@@ -112,7 +112,7 @@ def join_tables(pattern: str, tables: Sequence[Table]) -> Table:
     notes = [f"{len(tables):,} files are read as one table: {listing((table.path.name for table in tables), 4)}."]
     notes += [note for table in tables for note in table.notes]
     read = partial(_read_all, tables)
-    return Table(Path(pattern), first.names, read, tuple(dict.fromkeys(notes)), first.row_names, first)
+    return Table(Path(pattern), first.names, read, tuple(dict.fromkeys(notes)), first.row_names, first, first.index)
 
 
 def _read_all(

@@ -7,6 +7,7 @@ named; so are integers of more than 64 bits, which Arrow rounds to float64.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,7 @@ def _exact(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     values = column.to_numpy()
     if not (np.abs(values[np.isfinite(values)]) > MAX_EXACT_INTEGER).any():
         return column
-    cells = [row.get(name) for _, row in _rows(path)]
+    cells = [row.get(name) for row in _objects(path)]
     if all(type(cell) is int and 0 <= cell < 2**64 for cell in cells):
         return pa.chunked_array([pa.array(cells, pa.uint64())])
     text = pa.chunked_array([pa.array([str(cell) if type(cell) is int else None for cell in cells], pa.string())])
@@ -68,10 +69,14 @@ def _exact(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Numbers of the lines that are not blank, from 1, and what they hold."""
-    for number, line in _lines(path):
-        yield number, json.loads(line)
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file that Arrow has read: it takes several in a line, one over several lines, and null."""
+    with open_arrow_stream(path) as stream:
+        text = stream.read().decode("utf-8-sig")
+    decoder, at = json.JSONDecoder(), 0
+    while word := re.compile(r"\S").search(text, at):
+        row, at = decoder.raw_decode(text, word.start())
+        yield row or {}
 
 
 def _lines(path: Path) -> Iterable[tuple[int, bytes]]:

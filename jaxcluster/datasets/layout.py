@@ -55,14 +55,14 @@ MISSING = frozenset(
 """Spellings of a missing value: those of pandas, in lower, upper and title case."""
 
 NUMBER = {
-    ".": re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE),
-    ",": re.compile(r"[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE),
+    ".": re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE | re.ASCII),
+    ",": re.compile(r"[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE | re.ASCII),
 }
-"""Patterns of numbers by decimal mark."""
+"""Patterns of numbers by decimal mark: of ASCII's digits, as Arrow knows no others."""
 
 GROUPED = {
-    ".": re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3})+|(?:[ \u00a0\u202f'’]\d{3})+)(?:\.\d*)?"),
-    ",": re.compile(r"[+-]?\d{1,3}(?:(?:\.\d{3})+|(?:[ \u00a0\u202f'’]\d{3})+)(?:,\d*)?"),
+    ".": re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3})+|(?:[ \u00a0\u202f'’]\d{3})+)(?:\.\d*)?", re.ASCII),
+    ",": re.compile(r"[+-]?\d{1,3}(?:(?:\.\d{3})+|(?:[ \u00a0\u202f'’]\d{3})+)(?:,\d*)?", re.ASCII),
 }
 """Patterns of numbers with thousands separators, by decimal mark."""
 
@@ -87,6 +87,7 @@ class Layout(NamedTuple):
         sample: the first rows.
         notes: decisions about an ambiguous file.
         missing: cells that are missing values.
+        blank_quotes: True if blanks stand between a delimiter and a quotation mark.
     """
 
     encoding: str
@@ -100,6 +101,7 @@ class Layout(NamedTuple):
     sample: list[list[str]]
     notes: tuple[str, ...]
     missing: frozenset[str] = MISSING
+    blank_quotes: bool = False
 
 
 def check_format(form: Format) -> Format:
@@ -116,13 +118,16 @@ def check_format(form: Format) -> Format:
     if form.decimal not in (None, ".", ","):
         raise DataError(f"decimal mark {form.decimal!r} is not known; choose '.' or ','.")
     if form.encoding is not None:
-        try:
-            codecs.lookup(form.encoding)
-        except LookupError:
-            raise DataError(
-                f"encoding {form.encoding!r} is not known; common ones are utf-8, utf-16, latin-1 and cp1252."
-            ) from None
+        check_encoding(form.encoding)
     return form._replace(delimiter=delimiter)
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise DataError for a name that is none of an encoding of text."""
+    try:
+        "a".encode(encoding)  # codecs.lookup finds those of bytes too, such as base64
+    except (LookupError, ValueError):
+        raise DataError(f"encoding {encoding!r} is not known; try utf-8, utf-16, latin-1 or cp1252.") from None
 
 
 def _is_delimiter(delimiter: str) -> bool:
@@ -175,18 +180,21 @@ def sniff(path: Path, form: Format, *, not_utf8: bool = False) -> Layout:
     # R's write.table writes row names without a name for their column.
     row_names = header and not blank_end and len(names) + 1 == width
     names = ["", *names] if row_names else names
-    if row_names and len(names) == 2 and form.delimiter is None and _has_duplicates([row[0] for row in below]):
-        # The row names are not distinct: the comma is the decimal mark of a single column instead.
+    if row_names and len(names) == 2 and form.delimiter is None and not _name_rows([row[0] for row in below]):
+        # The comma is the decimal mark of a single column instead.
         names, row_names, delimiter, decimal = names[1:], False, ";", ","
         below = [[",".join(row)] for row in below]
-    return Layout(encoding, delimiter, decimal, names, skip, block, blank_end, row_names, below, tuple(notes), missing)
+    spaced = delimiter != " " and re.search(re.escape(delimiter) + ' +"', text) is not None
+    found = encoding, delimiter, decimal, names, skip, block, blank_end, row_names, below, tuple(notes), missing
+    return Layout(*found, blank_quotes=spaced)
 
 
 def numbered_rows(text: str, delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
     """Each row that is not blank, with the number of its last line, from 1."""
-    lines = io.StringIO(text, newline="")
-    blanks = delimiter == " "
-    reader = csv.reader(map(_collapse_blanks, lines) if blanks else lines, delimiter=delimiter)
+    lines, blanks = io.StringIO(text, newline=""), delimiter == " "
+    lines = map(_collapse_blanks, lines) if blanks else lines
+    # A quotation mark may follow blanks.
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=not blanks)
     try:
         for row in reader:
             # NumPy's savetxt writes the header as "# a b": the # is no field of its own.
@@ -392,10 +400,8 @@ def _is_header(
         return False, None
     name_list = listing((field for field in fields if field), 6)
     if differs:
-        return (
-            True,
-            f"the first line ({name_list}) is taken for the names of columns; pass header=False if it is a row.",
-        )
+        taken = f"the first line ({name_list}) is taken for the names of columns"
+        return True, f"{taken}; pass header=False if it is a row."
     if len(numbers) < 2:
         return False, None
     return False, f"the first line ({name_list}) is taken for a row; pass header=True if it holds the names of columns."
@@ -489,5 +495,6 @@ def _line_count(row: list[str]) -> int:
     return 1 + sum(len(field.splitlines()) - 1 for field in row if "\n" in field or "\r" in field)
 
 
-def _has_duplicates(values: list[str]) -> bool:
-    return len(set(values)) < len(values)
+def _name_rows(values: list[str]) -> bool:
+    """True for distinct cells that name rows, or that number them one by one."""
+    return len(set(values)) == len(values) and (not all(map(is_number, values)) or _is_sequence(values))

@@ -48,6 +48,10 @@ def svmlight_dataset(path: Path, *, names: Any = None, truth: str | int | None =
             f"{path.name} cannot be read as SVMlight's format, such as '1 3:0.5 7:2' ({path.stat().st_size} bytes): "
             f"{reason}"
         ) from error
+    if not y.size:
+        raise DataError(f"{path.name} is empty.")
+    if names is None and not x.nnz:
+        raise DataError(f"{path.name} has no entries, such as 3:0.5, in its {y.size:,} lines.")
     matrix = as_csr(x, name=path.name)
     n, width = shape_of(matrix)
     known = [] if names is None else split_columns(names)

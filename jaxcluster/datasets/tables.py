@@ -71,6 +71,7 @@ class Table(NamedTuple):
         notes: decisions about the layout of the file.
         row_names: True if the header has no name for the first column.
         first: the first of several files that are read as one table; None for a single one.
+        index: names of the columns that pandas stored as the index of the rows.
     """
 
     path: Any
@@ -79,6 +80,7 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()
     row_names: bool = False
     first: Table | None = None
+    index: frozenset[str] = frozenset()
 
 
 def table_dataset(
@@ -209,6 +211,8 @@ def _chosen_columns(
         Their positions, and notes on those that are left out.
     """
     names, where, notes = table.names, table.path.name, []
+    if not names:
+        raise DataError(f"{where} has no columns.")
     chosen = choose_columns(columns, names, len(names), where)
     out = [*([] if drop is None else split_columns(drop)), *([] if row_id is None else [row_id])]
     rest = exclude_columns(out, chosen, names, len(names), where) if out else range(len(names))
@@ -271,13 +275,13 @@ def _row_names(table: Table, truth: int | None, rest: Collection[int]) -> tuple[
         DataError: a header without a name for the first column, if this one does not name rows.
     """
     names, where = table.names, table.path.name
-    table = table.first or table  # rows of several files may be numbered from 0 in each
-    left_out = {i for i in rest if PANDAS_INDEX.fullmatch(names[i])}
+    first = table.first or table  # rows of several files may be numbered from 0 in each
+    left_out = {i for i in rest if names[i] in table.index}
     notes = [f"column {title_of(names, i)} is the index that pandas stored, and is left out." for i in left_out]
     for i, name in enumerate(names):
         if i == truth or i not in rest or not UNNAMED.fullmatch(name) or i == len(names) - 1:
             break
-        kind = _index_kind(table.read([i], (i,))[i])
+        kind = _index_kind(first.read([i], (i,))[i])
         # pandas nests its unnamed indices: several leading columns may number the rows.
         if kind is not None:
             left_out.add(i)
@@ -286,16 +290,33 @@ def _row_names(table: Table, truth: int | None, rest: Collection[int]) -> tuple[
                 "number (columns=)."
             )
             continue
-        if i == 0 and table.row_names:
+        if i == 0 and first.row_names:
             raise DataError(
                 f"{where}: the header has {len(names) - 1} names, but rows have {len(names)} fields, and the first one "
                 "does not number or name the rows. Correct the header, or pass header=False."
             )
         break
-    nameless = [str(i) for i, name in enumerate(names) if not name and i not in left_out]
-    if nameless:
-        notes.append(f"column{'s' * (len(nameless) > 1)} {listing(nameless)} without a name: taken as data.")
-    return left_out, notes
+    nameless = [i for i in rest if not names[i] and i != truth and i not in left_out]
+    cells = table.read(nameless, nameless) if nameless else {}
+    # Spreadsheets save columns that were cleared, or only formatted.
+    empty = [i for i in nameless if _is_empty(cells[i])]
+    data = [i for i in nameless if i not in empty]
+    for columns, words in ((empty, "without a name or cells: left out"), (data, "without a name: taken as data")):
+        if columns:
+            notes.append(f"column{'s' * (len(columns) > 1)} {listing(map(str, columns))} {words}.")
+    return left_out.union(empty), notes
+
+
+def _is_empty(column: pa.ChunkedArray) -> bool:
+    """True for a column of missing values, or of text that is blank."""
+    import pyarrow as pa
+
+    compute = arrow_compute()
+
+    blank = 0
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        blank = compute.sum(compute.equal(compute.utf8_trim_whitespace(column), "")).as_py() or 0
+    return 0 < len(column) == column.null_count + blank
 
 
 def _index_kind(column: pa.ChunkedArray) -> str | None:
@@ -379,7 +400,15 @@ def open_parquet(path: Path) -> Table:
     except (pa.ArrowException, OSError) as error:
         raise _damaged_error(path) from error
     names = list(file.schema_arrow.names)
-    return Table(path, names, partial(_read, path, file, names))
+    return Table(path, names, partial(_read, path, file, names), index=stored_index(file.schema_arrow))
+
+
+def stored_index(schema: pa.Schema) -> frozenset[str]:
+    """Names of the columns of a Parquet file that pandas stored as the index of the rows, named or not."""
+    stored = (schema.pandas_metadata or {}).get("index_columns", ())
+    # A range is stored as an object, without a column. Other programs may drop what pandas says of its columns.
+    named = {name for name in stored if isinstance(name, str)}
+    return frozenset(named.union(filter(PANDAS_INDEX.fullmatch, schema.names)).intersection(schema.names))
 
 
 def _read(

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.datasets.base import DataError, Dataset, as_labels, column_index, listing
+from jaxcluster.datasets.layout import check_encoding
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -141,6 +142,8 @@ def folder_dataset(folder: Path, vectorizer: TextVectorizer, *, truth: Any, enco
     """
     if truth not in (None, FOLDER):
         raise DataError(f"{folder.name} is a folder of texts: its classes are those of a file, or truth={FOLDER!r}.")
+    if encoding is not None:
+        check_encoding(encoding)
     paths = text_files(folder)
     texts = [_decoded(path, encoding or "utf-8-sig") for path in paths]
     ids = np.array([path.relative_to(folder).as_posix() for path in paths])
@@ -151,7 +154,7 @@ def folder_dataset(folder: Path, vectorizer: TextVectorizer, *, truth: Any, enco
 def _decoded(path: Path, encoding: str) -> str:
     try:
         return path.read_bytes().decode(encoding)
-    except (UnicodeError, LookupError) as error:
+    except UnicodeError as error:
         name = "UTF-8" if encoding == "utf-8-sig" else encoding
         raise DataError(f"{path.name} is no text in {name}. Name the encoding of the files (encoding=).") from error
     except OSError as error:

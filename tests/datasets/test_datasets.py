@@ -6,8 +6,10 @@ import gzip
 
 import ml_dtypes
 import numpy as np
+import pyarrow as pa
 import pytest
 from data_files import complaint, idx_bytes, write
+from pyarrow import parquet
 
 from jaxcluster.datasets import DataError, DataNotFoundError, builtin_names, load, load_labels
 from jaxcluster.datasets.base import HAS_EXTENDED_PRECISION
@@ -185,6 +187,20 @@ def test_truncated_npy_says_what_was_read(folder):
     assert "0 bytes" in complaint("none.npy")
     (folder / "text.npy").write_bytes(b"1,2,3\n4,5,6\n")
     assert "b'1,2,3" in complaint("text.npy")
+
+
+def test_files_without_rows_are_refused(folder):
+    np.savez("none.npz")
+    (folder / "none.svm").write_text("")
+    (folder / "bare.svm").write_text("1\n0\n")
+    parquet.write_table(pa.table({}), "none.parquet")
+    for name, words in (
+        ("none.npz", "holds no arrays"),
+        ("none.svm", "is empty"),
+        ("bare.svm", "no entries"),
+        ("none.parquet", "no columns"),
+    ):
+        assert words in complaint(name)
 
 
 def test_damaged_npz_is_refused(folder):

@@ -213,6 +213,9 @@ def test_json_lines_are_read():
     assert dataset.columns == load("a.csv", **WORDS).columns
     write("b.jsonl", '{"a": 1}\n{"a": 2, "b": 3}\n')
     np.testing.assert_array_equal(load("b.jsonl").x, [[1, np.nan], [2, 3]])
+    for text in ('{"a": 1%s} {"a": 2}\n', '{\n"a": 1%s}\n{"a": 2}\n', '\ufeff{"a": 1%s}\n\n{"a": 2}'):
+        write("b.jsonl", text % ("0" * 19))
+        np.testing.assert_array_equal(load("b.jsonl").x, np.array([[10**19], [2]], np.uint64))
     write("b.jsonl", '{"a": 1\n')
     assert "b.jsonl: line 1 is no JSON object" in complaint("b.jsonl")
 

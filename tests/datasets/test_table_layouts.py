@@ -13,7 +13,7 @@ import pytest
 from data_files import complaint, write
 from pyarrow import parquet
 
-from jaxcluster.datasets import DataError, load, load_labels
+from jaxcluster.datasets import DataError, load, load_labels, scan
 from jaxcluster.datasets.base import HAS_EXTENDED_PRECISION
 
 ROWS = [[1.5, 2.5], [3.25, 4.0], [5.0, 6.5]]
@@ -141,6 +141,9 @@ def test_unnamed_column_that_is_no_index_is_data():
         ("1.5,2.5,\n3.25,4,\n5,6.5,\n", ["0", "1"]),
         ('a,b\n"1.5","2.5"\n"3.25","4"\n"5","6.5"\n', ["a", "b"]),
         ('a,b\n"1,5","2,5"\n"3,25","4"\n"5","6,5"\n', ["a", "b"]),
+        ('"a" ; "b;c"\n"1.5" ; 2.5\n3.25;"4"\n5; 6.5\n', ["a", "b;c"]),
+        ("a,b,,\n1.5,2.5,,\n3.25,4,,\n5,6.5,,\n", ["a", "b"]),
+        (",a,,b\n,1.5, ,2.5\n,3.25,,4\n,5,,6.5\n", ["a", "b"]),
         ("a,b\r1.5,2.5\r3.25,4\r5,6.5\r", ["a", "b"]),
         ("a,b\r\n1.5,2.5\r\n\r\n3.25,4\r\n5,6.5", ["a", "b"]),
     ],
@@ -150,6 +153,23 @@ def test_layouts(text, columns):
     np.testing.assert_array_equal(dataset.x, ROWS)
     assert dataset.columns == columns
     assert dataset.x.dtype == np.float64
+
+
+def test_quotation_marks_after_blanks_keep_delimiters():
+    dataset = load(write("a.csv", 'x, "note"\n1, "a, ""b"""\n2, "c\nd"\n3,"e"\n'), truth="note")
+    assert dataset.y.tolist() == ['a, "b"', "c\nd", "e"]
+    np.testing.assert_array_equal(dataset.x, [[1], [2], [3]])
+
+
+@pytest.mark.parametrize("cells", [["0,5", "1,2", "3,7"], ["12,25", "13,75", "15,5"], ["1,5", "1,7", "2,5"]])
+def test_a_column_with_decimal_commas(cells):
+    x = load(write("a.csv", "\n".join(["x", *cells]))).x
+    np.testing.assert_array_equal(x[:, 0], [float(cell.replace(",", ".")) for cell in cells])
+
+
+def test_digits_of_other_scripts_are_no_numbers():
+    message = complaint(write("a.csv", "a,b\n\uff11,2\n3,4\n"))
+    assert "decimal" not in message
 
 
 def test_layout_options_override_detection():
@@ -260,6 +280,8 @@ def test_encoding_options_override_detection():
     data = "цена,b\n1,2\n".encode("cp1251")
     assert load(write_bytes("a.csv", data), encoding="cp1251").columns == ["цена", "b"]
     assert "do not decode" in complaint("a.csv", encoding="utf-8")
+    for name in ("base64", "rot13", "utf-88"):
+        assert f"encoding {name!r} is not known" in complaint("a.csv", encoding=name)
 
 
 # What is refused ------------------------------------------------------------------------------------------------
@@ -319,6 +341,36 @@ def test_parquet_with_two_columns_of_one_name():
     np.testing.assert_array_equal(load("a.parquet", columns=[1, 0]).x, [[3.5, 1], [4.5, 2]])
     assert "several columns named 'a'" in complaint("a.parquet", columns="a")
     assert "'kind'" in complaint("a.parquet")
+
+
+@pytest.mark.parametrize("names", [["k"], ["k", "b"], [None]])
+def test_an_index_in_parquet_is_no_column(names):
+    """Read whole and block by block, by the name of the index and without one."""
+    frame = pd.DataFrame({"a": [1.5, 2, 3], "b": [3.5, 4, 5], "c": [5.5, 6, 7]}, index=pd.Index([7, 5, 9], name="k"))
+    frame = frame.rename_axis(None) if names == [None] else frame.reset_index().set_index(names)
+    frame.to_parquet("a.parquet")
+    for x in (load("a.parquet").x, np.concatenate(list(scan("a.parquet").blocks(9)))):
+        np.testing.assert_array_equal(x, frame.to_numpy())
+    stored = names[0] or "__index_level_0__"
+    assert f"column {stored!r} is the index that pandas stored" in load("a.parquet").notes[0]
+    for x in (load("a.parquet", columns=stored).x, np.concatenate(list(scan("a.parquet", columns=stored).blocks(9)))):
+        np.testing.assert_array_equal(x, [[7], [5], [9]])
+
+
+def test_columns_of_one_name_block_by_block():
+    columns = [pa.array([1, 2]), pa.array([3.5, 4.5]), pa.array([5, 6])]
+    parquet.write_table(pa.Table.from_arrays(columns, names=["a", "a", "b"]), "a.parquet", row_group_size=1)
+    for chosen in (None, [1, 0], [2, 1]):
+        x = np.concatenate(list(scan("a.parquet", columns=chosen).blocks(9)))
+        np.testing.assert_array_equal(x, load("a.parquet", columns=chosen).x)
+
+
+def test_texts_of_numbers_in_parquet():
+    parquet.write_table(pa.table({"a": ["1", "2"], "b": ["1", "?"], "c": [1, 2]}), "a.parquet")
+    message = complaint("a.parquet", columns="a,c")
+    assert "'a' (holds numbers as string)" in message
+    assert "missing value" not in message
+    np.testing.assert_array_equal(load("a.parquet", columns="b,c", na=["?"]).x, [[1, 1], [np.nan, 2]])
 
 
 def test_parquet_keeps_the_dtype_of_its_numbers():
