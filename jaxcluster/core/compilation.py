@@ -17,6 +17,7 @@ import enum
 import functools
 import hashlib
 import importlib
+import itertools
 import os
 import pickle
 import platform
@@ -39,6 +40,7 @@ from jax.core import Tracer
 from jax.experimental import serialize_executable
 from jax.sharding import SingleDeviceSharding
 
+from jaxcluster import __version__
 from jaxcluster.core.atomic import write_atomic
 
 PACKAGE = Path(__file__).parents[1]
@@ -47,16 +49,30 @@ MISS_EVENT = "/jax/compilation_cache/cache_misses"
 """JAX's event of a program that it compiles and writes to its cache."""
 
 MAX_BYTES = 1 << 29
-"""Size in bytes of each folder of programs, JAX's and that of this module, above which its oldest files are deleted."""
+"""Size in bytes of a folder of programs above which its oldest files are deleted: that of this module, and JAX's where
+this package has chosen it."""
 
 SETTINGS = (
     "jax_enable_x64",
+    "jax_explicit_x64_dtypes",
     "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion",
     "jax_default_matmul_precision",
+    "jax_allow_f16_reductions",
     "jax_default_prng_impl",
     "jax_threefry_partitionable",
     "jax_enable_custom_prng",
+    "jax_random_seed_offset",
+    "jax_high_dynamic_range_gumbel",
+    "jax_softmax_custom_jvp",
+    "jax_use_direct_linearize",
+    "jax_bcoo_cusparse_lowering",
+    "jax_use_magma",
+    "jax_compiler_enable_remat_pass",
+    "jax_exec_time_optimization_effort",
+    "jax_memory_fitting_effort",
+    "jax_optimization_level",
+    "jax_memory_fitting_level",
 )
 """Settings of JAX, also those of a thread, that change a program."""
 
@@ -66,12 +82,24 @@ DEBUG_SETTINGS = (
     "jax_disable_jit",
     "jax_check_tracer_leaks",
     "jax_log_compiles",
+    "jax_debug_key_reuse",
+    "jax_enable_checks",
+    "jax_no_tracing",
+    "jax_no_execution",
     "jax_default_device",
 )
 """Settings under which functions take `jax.jit`'s own way: they act while a function is traced, or on each call."""
 
 _programs: weakref.WeakSet[PersistentJit] = weakref.WeakSet()
-_settings_of, _debug_settings_of = attrgetter(*SETTINGS), attrgetter(*DEBUG_SETTINGS)
+_programs_lock = threading.Lock()
+
+
+def _known(names):
+    """The settings of these names, of those that this version of JAX has."""
+    return attrgetter(*(name for name in names if hasattr(jax.config, name)))
+
+
+_settings_of, _debug_settings_of = _known(SETTINGS), _known(DEBUG_SETTINGS)
 _cache_settings_of = attrgetter("jax_compilation_cache_dir", "jax_enable_compilation_cache")
 _thread = threading.local()
 
@@ -116,7 +144,8 @@ class PersistentJit:
         self._loaded: dict[Hashable, Any] = {}
         with suppress(AttributeError):  # a `functools.partial` has no name
             functools.update_wrapper(self, function)
-        _programs.add(self)
+        with _programs_lock:
+            _programs.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result of the function."""
@@ -152,15 +181,18 @@ class PersistentJit:
             return None
         static = [args[i] for i in self._static_numbers if i < len(args)]
         static += [(name, kwargs[name]) for name in self._static_names if name in kwargs]
-        key = (tuple(static), tree, tuple(shapes), settings)
-        if key not in self._loaded:
-            self._loaded[key] = self._find(folder, key, args, kwargs)
-        return self._loaded[key]
+        # As in `jax.jit`, 1 and True and 1.0 are three options, although they are equal.
+        key = (tuple(static), tuple(map(type, static)), tree, tuple(shapes), settings)
+        try:
+            return self._loaded[key]
+        except KeyError:
+            program = self._loaded[key] = self._find(folder, key, args, kwargs)
+            return program  # another thread may have cleared the programs
 
     def _find(self, folder, key, args, kwargs):
         """The program of the arguments, from the disk or compiled and written to it; None if it cannot be stored."""
         try:
-            static, tree, shapes, settings = key
+            static, _, tree, shapes, settings = key
             named = _text((self._function, self._static_numbers, self._static_names, static))
             parts = [named, _tree_text(tree), repr(shapes), repr(settings)]
         except NotStorableError:
@@ -169,7 +201,10 @@ class PersistentJit:
         path = folder / digest
         program = _read(path)
         if program is None:
-            lowered = self._jitted.lower(*args, **kwargs)
+            traced = self._jitted.trace(*args, **kwargs)
+            if traced.jaxpr.effects:  # such as a sum over an axis of an enclosing `vmap`
+                return None
+            lowered = traced.lower()
             with _counted_misses() as misses:
                 compiled = lowered.compile()
             program = _Program(compiled, self._jitted.eval_shape(*args, **kwargs))
@@ -201,7 +236,9 @@ def _register_listener():
 
 def clear_programs() -> None:
     """Drop all compiled programs of the process, JAX's and those of `persistent_jit`."""
-    for each in list(_programs):
+    with _programs_lock:  # a thread that imports a module adds to them
+        programs = list(_programs)
+    for each in programs:
         each._loaded.clear()
     jax.clear_caches()
 
@@ -214,15 +251,23 @@ def _shape(leaf):
         return leaf.shape, leaf.dtype, leaf.weak_type
     if isinstance(leaf, jax.Array):
         weak = getattr(leaf, "weak_type", False)  # keys have none
-        return (leaf.shape, leaf.dtype, weak) if type(leaf.sharding) is SingleDeviceSharding else None
+        return (leaf.shape, leaf.dtype, weak) if leaf.sharding == _default_sharding() else None
     if isinstance(leaf, (np.ndarray, np.generic)):
         return leaf.shape, leaf.dtype
     return type(leaf) if isinstance(leaf, (bool, int, float)) else None
 
 
+@functools.cache
+def _default_sharding():
+    """Sharding of an array in the memory of the programs' one device: not the host's, nor another platform's."""
+    return SingleDeviceSharding(jax.devices()[0])
+
+
 def _settings():
-    """Values of `SETTINGS`; None where functions are traced anew."""
-    return None if any(_debug_settings_of(jax.config)) else _settings_of(jax.config)
+    """Values of `SETTINGS`; None where functions are traced anew, or results are laid out on a mesh."""
+    if any(_debug_settings_of(jax.config)) or not jax.sharding.get_abstract_mesh().empty:
+        return None
+    return _settings_of(jax.config)
 
 
 @functools.cache
@@ -240,16 +285,29 @@ def _folder_of(setting, enabled):
         status = folder.stat()
     except OSError:
         return None
-    mine = not hasattr(os, "getuid") or (
-        status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    )
-    if not mine or not os.access(folder, os.W_OK):
-        return None
-    return folder
+    return folder if _is_own(status) and os.access(folder, os.W_OK) else None
 
 
 def _folder():
     return _folder_of(*_cache_settings_of(jax.config))
+
+
+def cache_folder() -> Path:
+    """Folder of this version's programs in the user's cache: XDG_CACHE_HOME, or ~/.cache.
+
+    A version has a folder of its own as `persistent_jit` cannot store a program that JAX finds in its cache.
+    """
+    home = os.environ.get("XDG_CACHE_HOME")
+    base = Path(home) if home and Path(home).is_absolute() else Path("~").expanduser() / ".cache"
+    return base / "jaxcluster" / __version__
+
+
+def _limit_size(folder):
+    """Make room in the folder of the programs, and in JAX's unless the caller chose it: other files may be there."""
+    _shrink(folder)
+    with suppress(RuntimeError):  # a user without a home
+        if folder.parent == cache_folder():
+            _shrink(folder.parent)
 
 
 def _shrink(folder):
@@ -267,12 +325,9 @@ def _shrink(folder):
 
 def _read(path):
     """The program in a file; None if there is none, or its file is damaged."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
+    content = _content(path)
     digest, body = content[:32], content[32:]
-    if hashlib.sha256(body).digest() != digest:
+    if _checksum(path, body) != digest:
         return None
     with suppress(OSError):
         os.utime(path)
@@ -287,9 +342,32 @@ def _read(path):
         return None
 
 
+def _checksum(path, body):
+    """Digest of a file's name and content: under another name it is another program's."""
+    return hashlib.sha256(path.name.encode() + body).digest()
+
+
+def _content(path):
+    """Bytes of a file of the user's own, of a size that programs have; none of any other, such as a pipe."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode) and _is_own(status) and status.st_size <= MAX_BYTES:
+                return stream.read()
+    return b""
+
+
+def _is_own(status):
+    """True for a file or folder of the user's that no other user can write to."""
+    if not hasattr(os, "getuid"):
+        return True
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
 def _foreign_calls(lowered):
     """Names of the functions that a program calls by name, such as LAPACK's."""
-    return set(re.findall(r"custom_call @([\w.]+)", lowered.as_text()))
+    return set(re.findall(r'custom_call @"?([^\s"(]+)', lowered.as_text()))
 
 
 @functools.cache
@@ -309,9 +387,8 @@ def _write(path, program, foreign_calls):
     except Exception:  # a callback to the host, constants, a platform without serialization
         return False
     with suppress(OSError):
-        write_atomic(path, hashlib.sha256(body).digest() + body)
-        _shrink(path.parent)
-        _shrink(path.parent.parent)
+        write_atomic(path, _checksum(path, body) + body)
+        _limit_size(path.parent)
         return True
     return False
 
@@ -330,7 +407,8 @@ def _environment():
         device.device_kind,
         str(getattr(device.client, "platform_version", "")),
         _processor(),
-        str(os.cpu_count()),
+        _threads(),
+        str(jax.config.values.get("jax_disable_most_optimizations")),
         str(PACKAGE),
         *(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in sources),
     ]
@@ -338,10 +416,19 @@ def _environment():
 
 
 def _processor():
-    """Instructions of the processor: code compiled for one with more of them would crash."""
-    with suppress(OSError, StopIteration), open("/proc/cpuinfo") as lines:
-        return next(line for line in lines if line.startswith(("flags", "Features")))
+    """Model and instructions of the processor: code compiled for one with more of them would crash."""
+    known = ("model name", "flags", "CPU implementer", "CPU part", "Features")
+    with suppress(OSError), open("/proc/cpuinfo") as lines:
+        first = itertools.takewhile(str.strip, lines)  # the lines of one core
+        if found := [line for line in first if line.startswith(known)]:
+            return "".join(found)
     return platform.processor()
+
+
+def _threads():
+    """Text of the number of cores for which XLA splits its loops."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} {os.environ.get('NPROC', '')} {os.environ.get('PJRT_NPROC', '')}"
 
 
 def _text(value):

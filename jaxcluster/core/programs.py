@@ -20,8 +20,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxcluster import __version__
-from jaxcluster.core.compilation import clear_programs
+from jaxcluster.core.compilation import cache_folder, clear_programs
 
 MAPS_FILE = Path("/proc/self/maps")
 """File with one line for each memory map, on Linux; no other platform has such a limit."""
@@ -91,16 +90,6 @@ def enable_disk_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
         compilation_cache.reset_cache()  # after a first compilation JAX would not read the setting again
-
-
-def cache_folder() -> Path:
-    """Folder of this version's programs in the user's cache: XDG_CACHE_HOME, or ~/.cache.
-
-    A version has a folder of its own as `persistent_jit` cannot store a program that JAX finds in its cache.
-    """
-    home = os.environ.get("XDG_CACHE_HOME")
-    base = Path(home) if home and Path(home).is_absolute() else Path("~").expanduser() / ".cache"
-    return base / "jaxcluster" / __version__
 
 
 def _initialize() -> None:
