@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 IMPUTE_HINT = "Fill them (--impute median), leave out their columns (--drop), or drop those rows first"
 """Advice on missing cells, in words of the command line."""
 
-CATEGORIES_HINT = "Leave out their columns (--drop), drop those rows, or write a word for 'missing' there first"
+CATEGORIES_HINT = "Leave out their columns (--drop), drop those rows, or write 'missing' there if the column has words"
 """The same for a method that takes categories."""
 
 STDIN = "-"
@@ -32,6 +32,8 @@ STREAM_STARTS = {
     b"PK": ".xlsx",
     b"\x1f\x8b": ".csv.gz",
     b"\x28\xb5\x2f\xfd": ".csv.zst",
+    b"\xfd7zXZ\0": ".csv.xz",
+    **{b"BZh%d1AY&SY" % level: ".csv.bz2" for level in range(1, 10)},
     b"{": ".jsonl",
 }
 """Endings of files by their first bytes, for standard input; other bytes are a text table."""

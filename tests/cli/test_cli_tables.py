@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import re
 import shlex
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +19,9 @@ from sklearn.datasets import load_wine
 from sklearn.metrics import adjusted_rand_score
 
 import jaxcluster
-from jaxcluster.cli.inputs import Rows
+from jaxcluster.cli.inputs import Rows, Source, on_disk
 from jaxcluster.cli.table_checks import column_warnings
-from jaxcluster.datasets import Dataset, Scaling
+from jaxcluster.datasets import Dataset, Scaling, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^jaxcluster .*", PAGE, re.MULTILINE)]
@@ -119,6 +123,14 @@ def test_new_rows_on_standard_input_with_new_words(folder, monkeypatch):
     assert "'chalk' in " in result.stderr
     assert "taken as missing cells" in result.stderr
     assert pd.read_csv("new.csv")["bottle"].tolist() == [f"W{i:03d}" for i in range(19)]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_standard_input_may_be_packed(pack, monkeypatch):
+    stream = types.SimpleNamespace(buffer=io.BytesIO(pack(b"a,b\n1,2\n3,4\n")), isatty=lambda: False)
+    monkeypatch.setattr("jaxcluster.cli.inputs.sys", types.SimpleNamespace(stdin=stream))
+    with on_disk(Source("-")) as source:
+        np.testing.assert_array_equal(load(source.data).x, [[1, 2], [3, 4]])
 
 
 def test_a_profile_is_in_units_and_words_of_the_table(walked, folder):

@@ -126,7 +126,7 @@ def moments(
     stored, first, second = sums
     weight = jnp.sum(r, axis=1)
     # A column that every row stores has no absent entry, whatever the rounding of the two sums.
-    full = rows[0] == jnp.sum(jnp.sum(r, axis=0) > 0)
+    full = rows[0] == jnp.sum(jnp.sum(r, axis=0) > 0, dtype=rows.dtype)
     absent = jnp.where(full[None, :], 0, jnp.maximum(weight[:, None] - stored, 0))
     return weight, first - absent * means, second + absent * jnp.square(means)
 
