@@ -222,7 +222,7 @@ def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
     elif folder is not None:
         options = {"resume": task.resume, "tensorboard": task.tensorboard}
         arguments |= run_arguments(task.estimator, title, stage, folder, **options)
-    with stage("fit", title), user_errors(), _convergence_warnings() as warned, progress, saved:
+    with stage("fit", title), user_errors(), convergence_warnings() as warned, progress, saved:
         task.estimator.fit(rows.samples, **arguments, **task.links)
     return bool(warned)
 
@@ -236,7 +236,7 @@ def show_steps(stage: Stages, title: str, objective: str | None, progress: Any) 
 
 
 @contextmanager
-def _convergence_warnings() -> Iterator[list[str]]:
+def convergence_warnings() -> Iterator[list[str]]:
     """Show warnings, and collect those of how the fit ended."""
     from sklearn.exceptions import ConvergenceWarning
 

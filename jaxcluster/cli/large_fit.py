@@ -87,6 +87,7 @@ def run_large_fit(task: FitTask, *, job: bool, quiet: bool) -> None:
     """
     from jaxcluster import distributed
     from jaxcluster.cli import console
+    from jaxcluster.cli.summary import clusters_in_words, ending_in_words, warn_of_ending
 
     first = not job or distributed.is_first()
     quiet = quiet or not first
@@ -102,7 +103,7 @@ def run_large_fit(task: FitTask, *, job: bool, quiet: bool) -> None:
             check_space(claim, source.shape[0] * 16)
         keep = nullcontext() if job else partial_run(task.out, _settings(task, source), resume=task.resume)
         with keep as checkpoints:
-            labels = _fit(stage, task, source, checkpoints)
+            labels, warned = _fit(stage, task, source, checkpoints)
             if claim is not None:
                 with claim.folder() as folder, stage("write", "Writing"), user_errors():
                     scores = _write(folder, task, source, labels, stage)
@@ -110,9 +111,10 @@ def run_large_fit(task: FitTask, *, job: bool, quiet: bool) -> None:
         distributed.gather(0)  # the others wait for the run to be written, for as long as that takes
     if first:
         printer = console.stdout(quiet)
-        found = runs.clusters_and_noise(labels)[0]
-        console.say(printer, f"{len(found)} clusters of {len(labels):,} rows: {_in_words(scores)}.")
+        ended = f"{clusters_in_words(labels)}{ending_in_words(task.estimator)}"
+        console.say(printer, f"{ended}; {_in_words(scores)}.")
         console.say(printer, f"Written to {task.out}: model, labels.csv, metrics.json, config.json.")
+        warn_of_ending(task.estimator, warned=warned)
 
 
 def _scan(data: str, columns: str | None) -> RowSource:
@@ -129,27 +131,33 @@ def _settings(task: FitTask, source: RowSource) -> dict[str, Any]:
     return {"algorithm": task.method, "parameters": parameters, "data": data, "scaling": "none"}
 
 
-def _fit(stage: Stages, task: FitTask, source: RowSource, checkpoints: Path | None) -> np.ndarray:
-    """Labels of all rows of a fit that leaves its results in the estimator; a job has no folder of checkpoints."""
+def _fit(stage: Stages, task: FitTask, source: RowSource, checkpoints: Path | None) -> tuple[np.ndarray, bool]:
+    """Fit the estimator; a job has no folder of checkpoints.
+
+    Returns:
+        Labels of all rows, and True if the estimator has warned of how the fit ended.
+    """
     import numpy as np
 
     from jaxcluster import distributed, sharding
-    from jaxcluster.cli.fit_pipeline import show_steps
+    from jaxcluster.cli.fit_pipeline import convergence_warnings, show_steps
     from jaxcluster.core import chunks
     from jaxcluster.core.loop_checkpoints import resumable
 
     title = f"Fitting {task.method} to {source.shape[0]:,} rows"
     watch = chunks.watching(partial(show_steps, stage, title, task.estimator.info.objective), short=False)
-    with stage("fit", title), user_errors(), watch:
+    with stage("fit", title), user_errors(), convergence_warnings() as warned, watch:
         if checkpoints is not None:
             with resumable(checkpoints):
-                return task.estimator.fit(source).labels_
+                labels = task.estimator.fit(source).labels_
+            return labels, bool(warned)
         count = distributed.count()
         if source.shape[0] < count:
             raise UserError(f"{source.name} has {source.shape[0]} rows for {count} processes. Start fewer of them.")
         part = np.concatenate(list(source.part(distributed.index(), count).blocks(BLOCK_ROWS)))
         task.estimator.set_params(mesh=sharding.row_mesh())
-        return distributed.gather_rows(task.estimator.fit(part).labels_)
+        labels = distributed.gather_rows(task.estimator.fit(part).labels_)
+        return labels, bool(warned)
 
 
 def _write(folder: Path, task: FitTask, source: RowSource, labels: Any, stage: Stages) -> dict[str, float]:
@@ -197,4 +205,5 @@ def _describe(task: FitTask, source: RowSource) -> dict[str, Any]:
 
 
 def _in_words(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in scores.items())
+    shown = (f"{name.replace('_', ' ')} {value:.6g}" for name, value in scores.items() if name != "n_iter")
+    return ", ".join(shown)

@@ -121,7 +121,9 @@ def profile(
         with stage("profile", "Profiling"), user_errors():
             found: Any = profile_of(estimator, rows)
         if found is None:
-            raise UserError(f"the rows of {run} are images, or all noise: there is no profile of columns.")
+            noise = not (estimator.labels_ >= 0).any()
+            seen = f"every row of {run} is noise" if noise else f"the rows of {run} are images"
+            raise UserError(f"{seen}: there is no profile of columns.")
         if claim is not None:
             with claim.file() as path, user_errors():
                 write_json(path, found.to_dict())

@@ -30,7 +30,7 @@ RESERVED = ("label", "probability", "outlier_score", "distance")
 
 FILES = {
     REPORT: "scores and pictures: open it in a browser",
-    LABELS: "the cluster of each row, and how sure that is",
+    LABELS: "the cluster of each row",
     f"{MODEL}/": "for jaxcluster predict, and jaxcluster.load in Python",
     METRICS: "the scores above",
     HISTORY: "the objective, step by step or epoch by epoch",
@@ -139,11 +139,16 @@ def _cells(column: np.ndarray) -> list[Any]:
 
 def is_labels_file(path: Path) -> bool:
     """True for a file that `write_columns` wrote with a label behind the name of each row."""
+    return columns_of_labels(path)[1:2] == ["label"]
+
+
+def columns_of_labels(path: Path) -> list[str]:
+    """Names of the columns of a file of labels; none if it cannot be read."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return next(csv.reader(file), [])[1:2] == ["label"]
+            return next(csv.reader(file), [])
     except (OSError, UnicodeError, csv.Error):
-        return False
+        return []
 
 
 def write_history(path: Path, history: Iterable[Any]) -> None:

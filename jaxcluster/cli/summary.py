@@ -30,7 +30,7 @@ def show(out: Console, result: FitResult, folder: Path) -> None:
     """Print the clusters, the end of the fit, scores and written files, and warn if the fit did not converge."""
     estimator = result.estimator
     noise = runs.clusters_and_noise(estimator.labels_)[1]
-    say(out, f"{_clusters(estimator.labels_)}{_ending(result)}.\n")
+    say(out, f"{clusters_in_words(estimator.labels_)}{ending_in_words(estimator)}.\n")
     if result.external is not None:
         show_scores(out, f"Against the truth{', noise as one more cluster' if noise else ''}", result.external)
     title = "Scores" if result.external is None else "Without the truth"
@@ -40,17 +40,18 @@ def show(out: Console, result: FitResult, folder: Path) -> None:
     for remark in [*_scaled(result), *result.remarks]:
         say(out, remark, "dim")
     say(out, f"Written to {folder}:", "bold")
-    files = (
-        runs.FILES
-        if hasattr(estimator, "predict")
-        else runs.FILES | {f"{runs.MODEL}/": "for jaxcluster.load in Python"}
-    )
+    files = dict(runs.FILES)
+    if not hasattr(estimator, "predict"):
+        files[f"{runs.MODEL}/"] = "for jaxcluster.load in Python"
+    beside = runs.columns_of_labels(folder / runs.LABELS)[2:]
+    if beside:
+        files[runs.LABELS] += f", and its {' and '.join(beside).replace('_', ' ')}"
     for name, purpose in files.items():
         if (folder / name).exists():
             say(out, f"  {name:15}{purpose}")
     for warning in result.warnings:
         complain("Warning", warning, "yellow")
-    _warn_of_ending(estimator, trained=trains_network(estimator), warned=result.warned)
+    warn_of_ending(estimator, trained=trains_network(estimator), warned=result.warned)
     if noise == len(estimator.labels_):
         complain("Warning", f"every row is noise: {_loosened(estimator)}.", "yellow")
 
@@ -64,7 +65,7 @@ def _scaled(result: FitResult) -> list[str]:
     return [] if rows is None else [f"{scores} are of the scaled rows: {rows}."]
 
 
-def _warn_of_ending(estimator: Any, *, trained: bool = False, warned: bool) -> None:
+def warn_of_ending(estimator: Any, *, trained: bool = False, warned: bool) -> None:
     """Warn of a fit that did not converge, unless the estimator has, or was to take all its epochs."""
     from jaxcluster.report.context import COLLAPSED_TRAINING, SHELL
 
@@ -79,13 +80,14 @@ def _warn_of_ending(estimator: Any, *, trained: bool = False, warned: bool) -> N
         complain("Warning", COLLAPSED_TRAINING if collapsed else SHELL[status], "yellow")
 
 
-def _clusters(labels: np.ndarray) -> str:
+def clusters_in_words(labels: np.ndarray) -> str:
+    """Number and sizes of clusters, and the share of noise."""
     clusters, noise = runs.clusters_and_noise(labels)
     if not clusters:
         return f"No clusters: all {noise:,} rows are noise"
     least, most = min(clusters.values()), max(clusters.values())
     rows = f"{least:,} to {most:,}" if least < most else f"{least:,}"
-    words = f"{len(clusters):,} cluster{'s' * (len(clusters) > 1)} of {rows} rows"
+    words = f"{len(clusters):,} cluster{'s' * (len(clusters) > 1)} of {rows} row{'s' * (most != 1)}"
     return (
         f"{words}; {noise:,} row{'s are' if noise > 1 else ' is'} noise ({noise / len(labels):.1%})" if noise else words
     )
@@ -96,8 +98,9 @@ def _loosened(estimator: Any) -> str:
     return ", or ".join(advice for name, advice in LESS_NOISE_HINTS.items() if chosen.get(name) is not None)
 
 
-def _ending(result: FitResult) -> str:
-    estimator, trained = result.estimator, trains_network(result.estimator)
+def ending_in_words(estimator: Any) -> str:
+    """Number of steps of a fit that converged, to follow the words on its clusters; else empty."""
+    trained = trains_network(estimator)
     status, steps = getattr(estimator, "status_", None), len(getattr(estimator, "history_", ()))
     length = f"{steps:,} {'epoch' if trained else 'step'}{'' if steps == 1 else 's'}"
     if trained and (status == Status.MAX_STEPS or not phase_with_clusters(estimator)):

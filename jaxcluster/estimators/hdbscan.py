@@ -62,7 +62,7 @@ class HDBSCAN(MetricEstimator):
             ``{"categorical": …}``, the categorical columns by position or name, if their types do not say.
         alpha: divisor of distances, and of core distances where scikit-learn divides them.
         algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees accept only some metrics.
-        leaf_size, n_jobs, copy: as in scikit-learn.
+        leaf_size, n_jobs, copy: as in scikit-learn, whose "warn" is taken too.
         cluster_selection_method: "eom" (excess of mass: the most stable clusters) or "leaf" (those that split no
             further).
         allow_single_cluster: True if all samples may be one cluster.
@@ -209,9 +209,10 @@ class HDBSCAN(MetricEstimator):
         validation.check_count("leaf_size", self.leaf_size)
         if self.n_jobs is not None and not isinstance(self.n_jobs, (int, np.integer)):
             raise TypeError(f"n_jobs must be None or an integer, got {self.n_jobs!r}.")
-        for name in ("allow_single_cluster", "copy"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+        copy = False if self.copy == "warn" else self.copy  # scikit-learn's default
+        for name, value in (("allow_single_cluster", self.allow_single_cluster), ("copy", copy)):
+            if not isinstance(value, (bool, np.bool_)):
+                raise TypeError(f"{name} must be True or False, got {value!r}.")
         if not isinstance(self.metric_params, (dict, type(None))):
             raise TypeError(f"metric_params must be None or a dict, got {self.metric_params!r}.")
         tree = TREES.get(self.algorithm)

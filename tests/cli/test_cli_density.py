@@ -117,6 +117,8 @@ def test_nothing_but_noise_is_told_with_what_to_do(data, tmp_path):
     assert result.stderr == "Warning: every row is noise: raise --eps, or lower --min-samples.\n"
     assert set(read_json(out / "metrics.json")["internal"].values()) == {None}
     assert "noise" in (out / "report.html").read_text()
+    assert "the cluster of each row\n" in result.stdout
+    assert "every row of" in refuse("profile", out)
 
 
 def test_predict_says_how_many_rows_are_in_no_cluster(finished, expected, moons, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import numpy as np
@@ -38,6 +39,16 @@ def test_a_streamed_run_is_that_of_rows_in_memory(words, rows, tmp_path, monkeyp
     # The report reads the rows, and finds them to be those of the run.
     call("report", tmp_path / "stream", "--quiet")
     assert (tmp_path / "stream" / "report.html").exists()
+
+
+@pytest.mark.parametrize("method", ["kmeans", "gmm"])
+def test_a_streamed_run_tells_its_end(method, rows, tmp_path):
+    words = ("fit", method, rows, "--k", K, "--stream", "--out")
+    ended = call(*words, tmp_path / "ended")
+    assert re.match(rf"{K} clusters of \d+ to \d+ rows; converged after \d+ steps; ", ended.stdout)
+    result = call(*words, tmp_path / "cut", "--max-iter", 1, "--tol", 0, "--seed", 1)
+    assert "converged" not in result.stdout
+    assert result.stderr == "Warning: the fit stopped at its limit of steps. Raise --max-iter, or --tol.\n"
 
 
 @pytest.mark.parametrize("stream", [(), ("--stream",)])

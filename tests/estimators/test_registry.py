@@ -7,6 +7,8 @@ import inspect
 import pkgutil
 
 import pytest
+import sklearn.cluster
+import sklearn.mixture
 from sklearn.utils.validation import has_fit_parameter
 
 import jaxcluster
@@ -14,6 +16,12 @@ from jaxcluster import estimators
 from jaxcluster.estimators import CLASSES, ESTIMATORS, EstimatorInfo, KMeans, MiniBatchKMeans
 
 FAMILIES = {"partition", "mixture", "graph", "density", "deep"}
+SCIKIT_LEARN = {
+    name: getattr(module, name)
+    for module in (sklearn.cluster, sklearn.mixture)
+    for name in module.__all__
+    if inspect.isclass(getattr(module, name))
+}
 
 
 def registered_classes() -> dict[str, str]:
@@ -63,3 +71,11 @@ def test_names_and_classes():
     assert ESTIMATORS.name_of(type("Own", (KMeans,), {})()) is None
     with pytest.raises(ValueError, match=r"'kmean' is not known.*Did you mean 'kmeans'"):
         ESTIMATORS.info("kmean")
+
+
+@pytest.mark.parametrize("name", [each for each in SCIKIT_LEARN if hasattr(jaxcluster, each)])
+def test_defaults_of_scikit_learn_are_taken(name):
+    """Every keyword of an estimator of the same name, and the value that it has there."""
+    defaults = inspect.signature(SCIKIT_LEARN[name]).parameters.values()
+    given = {each.name: each.default for each in defaults if each.default is not inspect.Parameter.empty}
+    getattr(jaxcluster, name)(**given)._check_params(100, 9)
