@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
-from jaxcluster import balanced, constrained, losses, metrics, sinkhorn
+from jaxcluster import balanced, constrained, losses, metrics, sinkhorn, sparse_rows
 from jaxcluster.cluster import kpod
+from jaxcluster.ops.gaussian import sparse as ops_of_sparse
 
 N, D, K = 12, 3, 4
 RNG = np.random.default_rng(0)
@@ -193,6 +194,10 @@ CALLS = {
         *(jax.random.key(0), BLOBS.astype(dtype), 3), init=BLOBS[:3], must_link=[[0, 1]], cannot_link=[[0, 2], [1, 5]]
     ),
     "kpod": kpod_and_use,
+    "mixture of sparse rows": lambda dtype: ops_of_sparse.moments(
+        *(jnp.asarray(RESPONSIBILITIES.T[:3], dtype), jnp.asarray(BLOBS[:3], dtype)),
+        sparse_rows(np.where(BLOBS > 1, BLOBS, 0).astype(dtype)),
+    ),
     **{name: lambda dtype, name=name: getattr(losses, name)(SOME) for name in PAIRS},
     "class_batches": lambda dtype: losses.class_batches(jax.random.key(0), SOME, 6, per_class=3, n_batches=2),
     **{name: lambda dtype, name=name: getattr(losses, name)(4) for name in ("labels_of_views", "pairs_from_views")},
