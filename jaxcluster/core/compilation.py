@@ -18,6 +18,7 @@ import functools
 import hashlib
 import importlib
 import itertools
+import math
 import os
 import pickle
 import platform
@@ -44,6 +45,17 @@ from jaxcluster import __version__
 from jaxcluster.core.atomic import write_atomic
 
 PACKAGE = Path(__file__).parents[1]
+
+QUICK_NUMBERS = 1 << 16
+"""Numbers in the arguments of a program up to which it takes longer to compile than to run, on a CPU."""
+
+QUICK_OPTIONS: dict[str, Any] = {
+    "xla_backend_optimization_level": 1,
+    # XLA refuses an option that its version does not know.
+    **({"xla_cpu_use_fusion_emitters": False} if jaxlib.version.__version__.startswith("0.10.") else {}),
+}
+"""XLA's options for such a program. For 1,000 samples k-means and mixtures compile in 60 to 70 % of the time and run as
+fast; without any optimization they compile in a third of the time, and run two to four times as long."""
 
 MISS_EVENT = "/jax/compilation_cache/cache_misses"
 """JAX's event of a program that it compiles and writes to its cache."""
@@ -206,12 +218,18 @@ class PersistentJit:
                 return None
             lowered = traced.lower()
             with _counted_misses() as misses:
-                compiled = lowered.compile()
+                compiled = lowered.compile(_compiler_options(shapes))
             program = _Program(compiled, self._jitted.eval_shape(*args, **kwargs))
             # XLA cannot serialize what JAX read from its own cache: only what was compiled just now is written.
-            if not misses or not _write(path, program, _foreign_calls(lowered)):
-                return None
+            if misses:
+                _write(path, program, _foreign_calls(lowered))
         return program
+
+
+def _compiler_options(shapes):
+    """Options of XLA: a program of few numbers is compiled quickly."""
+    numbers = sum(math.prod(shape[0]) for shape in shapes if isinstance(shape, tuple))
+    return QUICK_OPTIONS if numbers <= QUICK_NUMBERS and jax.default_backend() == "cpu" else None
 
 
 @contextmanager
