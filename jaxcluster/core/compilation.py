@@ -277,7 +277,7 @@ def _shape(leaf):
 
 @functools.cache
 def _default_sharding():
-    """Sharding of an array in the memory of the programs' one device: not the host's, nor another platform's."""
+    """Sharding of an array in the memory of the first device, which is that of the programs."""
     return SingleDeviceSharding(jax.devices()[0])
 
 
@@ -290,12 +290,12 @@ def _settings():
 
 @functools.cache
 def _folder_of(setting, enabled):
-    """Folder of the programs, in JAX's own folder of compiled programs; None where there is none, or several devices.
+    """Folder of the programs, in JAX's own folder of compiled programs; None where there is none, or several processes.
 
     Only a folder of the user's is used that no other user can write to: a program is code.
     """
     # A package in an archive has no source files that tell its versions apart.
-    if not setting or not enabled or "://" in setting or not PACKAGE.is_dir() or jax.device_count() != 1:
+    if not setting or not enabled or "://" in setting or not PACKAGE.is_dir() or jax.process_count() != 1:
         return None
     folder = Path(setting) / "jaxcluster"
     try:
@@ -353,7 +353,9 @@ def _read(path):
         calls_lapack, shapes, (executable, in_tree, out_tree) = pickle.loads(body)
         if calls_lapack:
             _initialize_lapack()
-        compiled = serialize_executable.deserialize_and_load(executable, in_tree, out_tree)
+        compiled = serialize_executable.deserialize_and_load(
+            executable, in_tree, out_tree, execution_devices=jax.devices()[:1]
+        )
         shapes = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in shapes]
         return _Program(compiled, jax.tree.unflatten(out_tree, shapes))
     except Exception:  # whatever XLA raises for code that it cannot load
