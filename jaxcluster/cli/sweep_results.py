@@ -140,13 +140,13 @@ def kmeans_result(
     return SweepResult(
         ks,
         seeds,
-        lead=f"k-means with {min(ks)} to {max(ks)} clusters on {n:,} rows, {seeds} starts for each.",
+        lead=f"k-means with {min(ks)} to {max(ks)} clusters on {n:,} rows, {_starts(seeds)} for each.",
         choices=choices,
         lines=lines,
         starts=[{"inertias": _defined(row)} for row in inertias],
         details={"silhouette_rows": sampled},
         shown=(
-            f"k-means on {n:,} rows, the best of {seeds} starts for each k",
+            f"k-means on {n:,} rows, {_best_of(seeds)} for each k",
             ["k", *titles, "chosen by"],
             _with_rules(lines, choices),
         ),
@@ -168,6 +168,14 @@ def _kmeans_advice(choices: dict[str, int | None], objective: str) -> str:
 
 def _elbow_words(k: int | None, objective: str) -> str:
     return f"the {objective} shows no elbow" if k is None else f"the elbow of the {objective} is at k = {k}"
+
+
+def _starts(seeds):
+    return "one start" if seeds == 1 else f"{seeds} starts"
+
+
+def _best_of(seeds):
+    return _starts(seeds) if seeds == 1 else f"the best of {seeds} starts"
 
 
 def _with_rules(lines: list[dict[str, Any]], choices: dict[str, int | None]) -> list[list[Any]]:
@@ -297,13 +305,13 @@ def gmm_result(
     return SweepResult(
         ks,
         seeds,
-        lead=f"Mixtures of {min(ks)} to {max(ks)} Gaussians on {n:,} rows: {types}; {seeds} starts for each.",
+        lead=f"Mixtures of {min(ks)} to {max(ks)} Gaussians on {n:,} rows: {types}; {_starts(seeds)} for each.",
         choices=choices,
         lines=lines,
         starts=starts,
         details={},
         shown=(
-            f"BIC of mixtures on {n:,} rows, the best of {seeds} starts for each",
+            f"BIC of mixtures on {n:,} rows, {_best_of(seeds)} for each",
             ["k", *covariances, "least"],
             shown,
         ),
@@ -435,12 +443,12 @@ def sweep_mixed(
     return SweepResult(
         ks,
         seeds,
-        lead=f"{title} with {min(ks)} to {max(ks)} clusters on {rows.n:,} rows, {seeds} starts for each.",
+        lead=f"{title} with {min(ks)} to {max(ks)} clusters on {rows.n:,} rows, {_starts(seeds)} for each.",
         choices=choices,
         lines=lines,
         starts=[{} for _ in ks],
         details={},
-        shown=(f"{title} on {rows.n:,} rows, the best of {seeds} starts for each k", [*heads, "chosen by"], shown),
+        shown=(f"{title} on {rows.n:,} rows, {_best_of(seeds)} for each k", [*heads, "chosen by"], shown),
         remarks=[f"{best[0].upper()}{best[1:]}; {elbow}."],
         curves=curves if len(ks) > 1 else [],
         tables=[Table("Scores", heads, [(str(line["k"]), list(line.values())[1:]) for line in lines])],

@@ -243,7 +243,7 @@ def to_exact_dtype(array: np.ndarray) -> np.ndarray:
     if size <= (4 if kind == "f" else 2):
         return np.ascontiguousarray(array, dtype=np.float32)
     # Native byte order: files may be big-endian, which JAX refuses.
-    if kind in "iu" and size == 8 and not _fits_float64(array):
+    if kind in "iu" and size == 8 and not fits_float64(array):
         return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     # Numbers beyond float64's range become infinite, which the checks of a fit report by column.
     with np.errstate(over="ignore"):
@@ -295,7 +295,7 @@ def _integer_dtype(columns):
     return None
 
 
-def _fits_float64(array):
+def fits_float64(array: np.ndarray) -> bool:
     """True if float64 holds each of these integers."""
     return array.size == 0 or (int(array.min()) >= -MAX_EXACT_INTEGER and int(array.max()) <= MAX_EXACT_INTEGER)
 

@@ -18,7 +18,14 @@ import numpy as np
 
 from jaxcluster.core import validation
 from jaxcluster.core.sources import ArraySource, RowSource, SourceError, digest
-from jaxcluster.datasets.base import DataError, DataNotFoundError, column_index, listing, split_columns
+from jaxcluster.datasets.base import (
+    DataError,
+    DataNotFoundError,
+    column_index,
+    fits_float64,
+    listing,
+    split_columns,
+)
 from jaxcluster.datasets.tables import stored_index
 
 SUFFIXES = (".npy", ".parquet")
@@ -155,6 +162,9 @@ class ParquetFile(RowSource):
         block = np.empty((batch.num_rows, self.shape[1]), self.dtype)
         columns = batch.columns if self.unique else [batch.columns[j] for j in self.positions]
         for j, column in enumerate(columns):
+            # Arrow makes float64 of integers among which some are missing.
+            observed = column.drop_null() if column.null_count else column
+            _check_exact(observed.to_numpy(zero_copy_only=False), self.dtype, f"{self.name}, {self.columns[j]!r},")
             block[:, j] = column.to_numpy(zero_copy_only=False)
         return block
 
@@ -186,6 +196,7 @@ class ChainedSource(RowSource):
             here = max(0, start - first), min(n, stop - first)
             if here[0] < here[1]:
                 for block in source.read(*here, rows):
+                    _check_exact(block, self.dtype, source.name)
                     yield block.astype(self.dtype, copy=False)
             first += n
 
@@ -220,11 +231,18 @@ class BlockSource(RowSource):
             part = block[max(0, start - first) : max(0, stop - first)]
             first += len(block)
             if len(part):
+                _check_exact(part, self.dtype, "a block")
                 yield part.astype(self.dtype, copy=False)
 
     def fingerprint(self) -> str:
         """Digest of the shape and the first block."""
         return digest(self.shape, self.dtype, next(self._iterate()).tobytes())
+
+
+def _check_exact(values, dtype, name):
+    """Raise SourceError for integers that the dtype of a source rounds."""
+    if dtype.kind == "f" and values.dtype.kind in "iu" and values.dtype.itemsize == 8 and not fits_float64(values):
+        raise SourceError(f"{name} has integers beyond 2^53, which float64 rounds. Subtract one row from all before.")
 
 
 def _paths(path: Path) -> list[Path]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from jaxcluster import gmm, kmeans
 from jaxcluster.core import chunks, signals, streaming
@@ -153,3 +155,21 @@ def test_a_column_may_have_a_value_in_one_row_only(monkeypatch):
     x[70, -1] = np.nan
     with pytest.raises(ValueError, match="no observed value in column"):
         Stream(ArraySource(x), missing=True)
+
+
+@pytest.mark.parametrize("kind", ["column", "column with a hole", "files", "blocks"])
+def test_integers_that_float64_rounds_are_refused(tmp_path, kind):
+    ids = 10**18 + np.arange(6, dtype=np.int64)[:, None]
+    floats = np.ones((6, 1))
+    if kind == "files":
+        np.save(tmp_path / "a.npy", ids)
+        np.save(tmp_path / "b.npy", floats)
+        data = tmp_path
+    elif kind == "blocks":
+        data = [ids, floats]
+    else:
+        cells = [*ids[:, 0].tolist(), *([None] if kind.endswith("hole") else [])]
+        parquet.write_table(pa.table({"id": pa.array(cells, pa.int64())}), tmp_path / "a.parquet")
+        data = tmp_path / "a.parquet"
+    with pytest.raises(SourceError, match=r"integers beyond 2\^53, which float64 rounds. Subtract one row"):
+        list(scan(data).blocks(4))
