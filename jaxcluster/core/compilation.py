@@ -17,6 +17,7 @@ import enum
 import functools
 import hashlib
 import importlib
+import inspect
 import itertools
 import math
 import os
@@ -149,9 +150,15 @@ class PersistentJit:
         static_argnums: int | tuple[int, ...] = (),
         static_argnames: str | tuple[str, ...] = (),
     ) -> None:
-        self._jitted = jax.jit(function, static_argnums=static_argnums, static_argnames=static_argnames)
-        self._static_numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
-        self._static_names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
+        numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+        names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
+        # As in `jax.jit`: a name stands for its position, and a position for its name.
+        parameters = inspect.signature(function).parameters.values()
+        places = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+        self._static_numbers = tuple(sorted({*numbers, *(i for i, name in enumerate(places) if name in names)}))
+        self._static_names = tuple(sorted({*names, *(places[i] for i in numbers if i < len(places))}))
+        # Given one of them alone, and the other empty, `jax.jit` would not infer it.
+        self._jitted = jax.jit(function, static_argnums=self._static_numbers, static_argnames=self._static_names)
         self._function = function
         self._loaded: dict[Hashable, Any] = {}
         with suppress(AttributeError):  # a `functools.partial` has no name

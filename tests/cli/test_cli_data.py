@@ -290,10 +290,10 @@ class Ended:
 def test_every_ending_but_convergence_is_a_warning(status, capsys):
     from jaxcluster.report.context import SHELL
 
-    summary._warn_of_ending(Ended(status), warned=False)
+    summary.warn_of_ending(Ended(status), warned=False)
     stderr = capsys.readouterr().err
     assert stderr == ("" if status == Status.CONVERGED else f"Warning: {SHELL[status]}\n")
-    summary._warn_of_ending(Ended(status), warned=True)
+    summary.warn_of_ending(Ended(status), warned=True)
     assert bool(capsys.readouterr().err) == (status == Status.MAX_STEPS)  # it alone is not said by estimators
     assert "=" not in stderr.replace("JAX_ENABLE_X64=1", "")
 

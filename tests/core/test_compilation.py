@@ -159,7 +159,8 @@ def test_what_jit_alone_can_do_is_left_to_it():
         return factor * x**power
 
     program = PersistentJit(scaled, static_argnames=("power",))
-    assert float(program(3.0, power=2)) == 18
+    assert float(program(3.0, power=2)) == float(program(3.0, 2)) == 18
+    assert float(PersistentJit(scaled, static_argnums=1)(3.0, power=2)) == 18
     assert float(jax.jit(program)(3.0)) == 6
     assert float(jax.grad(lambda x: program(x, power=2))(3.0)) == 12
     np.testing.assert_array_equal(jax.vmap(program)(jnp.arange(3.0)), [0, 2, 4])
