@@ -234,9 +234,11 @@ class PersistentJit:
 
 
 def _compiler_options(shapes):
-    """Options of XLA: a program of few numbers is compiled quickly."""
-    numbers = sum(math.prod(shape[0]) for shape in shapes if isinstance(shape, tuple))
-    return QUICK_OPTIONS if numbers <= QUICK_NUMBERS and jax.default_backend() == "cpu" else None
+    """Options of XLA: a program of few numbers is compiled quickly. Those of ``XLA_FLAGS`` stay as they are."""
+    numbers = sum(math.prod(shape) for shape, *_ in shapes)
+    if numbers > QUICK_NUMBERS or jax.default_backend() != "cpu":
+        return None
+    return {name: value for name, value in QUICK_OPTIONS.items() if name not in os.environ.get("XLA_FLAGS", "")}
 
 
 @contextmanager
@@ -277,9 +279,13 @@ def _shape(leaf):
     if isinstance(leaf, jax.Array):
         weak = getattr(leaf, "weak_type", False)  # keys have none
         return (leaf.shape, leaf.dtype, weak) if leaf.sharding == _default_sharding() else None
-    if isinstance(leaf, (np.ndarray, np.generic)):
-        return leaf.shape, leaf.dtype
-    return type(leaf) if isinstance(leaf, (bool, int, float)) else None
+    if not isinstance(leaf, (np.ndarray, np.generic, bool, int, float)):
+        return None
+    try:
+        leaf = jax.typeof(leaf)  # float64 is float32 unless 64 bits are on
+    except (TypeError, OverflowError):  # no array of JAX: `jax.jit` says so
+        return None
+    return leaf.shape, leaf.dtype, leaf.weak_type
 
 
 @functools.cache
