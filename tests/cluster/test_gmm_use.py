@@ -153,7 +153,7 @@ def test_the_loss_has_a_gradient(covariance):
 
             difference = (objective_at(1) - objective_at(-1)) / (2 * step)
             # Each value of the objective is rounded by some eps.
-            rounding = 4 * np.finfo(float).eps * abs(float(value(*at))) / step
+            rounding = 8 * np.finfo(float).eps * abs(float(value(*at))) / step
             np.testing.assert_allclose(np.vdot(gradient, direction), difference, rtol=1e-5, atol=rounding)
 
 

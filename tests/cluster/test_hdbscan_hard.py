@@ -263,7 +263,7 @@ def test_a_function_of_two_rows_is_a_metric():
         ({"algorithm": "ball_tree", "metric": "precomputed"}, "precomputed is not a valid metric for a BallTree"),
         ({"leaf_size": 0}, "leaf_size=0 must be at least 1"),
         ({"n_jobs": 1.5}, "n_jobs must be None or an integer, got 1.5"),
-        ({"copy": "warn"}, "copy must be True or False, got 'warn'"),
+        ({"copy": "no"}, "copy must be True or False, got 'no'"),
         ({"metric_params": 3}, "metric_params must be None or a dict, got 3"),
         ({"metric_params": {"p": 3}}, "metric_params has 'p', but metric='euclidean' takes none"),
         ({"metric": "seuclidean"}, "metric='seuclidean' needs metric_params"),
