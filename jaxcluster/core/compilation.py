@@ -13,24 +13,18 @@ and version, and the processor.
 
 from __future__ import annotations
 
-import enum
 import functools
 import hashlib
-import importlib
 import inspect
-import itertools
 import math
 import os
 import pickle
-import platform
 import re
 import stat
 import threading
-import types
 import weakref
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager, suppress
-from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,8 +38,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxcluster import __version__
 from jaxcluster.core.atomic import write_atomic
-
-PACKAGE = Path(__file__).parents[1]
+from jaxcluster.core.program_keys import PACKAGE, NotStorableError, environment, text_of, tree_text
 
 QUICK_NUMBERS = 1 << 16
 """Numbers in the arguments of a program up to which it takes longer to compile than to run, on a CPU."""
@@ -115,10 +108,6 @@ def _known(names):
 _settings_of, _debug_settings_of = _known(SETTINGS), _known(DEBUG_SETTINGS)
 _cache_settings_of = attrgetter("jax_compilation_cache_dir", "jax_enable_compilation_cache")
 _thread = threading.local()
-
-
-class NotStorableError(ValueError):
-    """A static argument that another process may know by another name."""
 
 
 def persistent_jit(function: Callable | None = None, **options: Any) -> Any:
@@ -212,11 +201,11 @@ class PersistentJit:
         """The program of the arguments, from the disk or compiled and written to it; None if it cannot be stored."""
         try:
             static, _, tree, shapes, settings = key
-            named = _text((self._function, self._static_numbers, self._static_names, static))
-            parts = [named, _tree_text(tree), repr(shapes), repr(settings)]
+            named = text_of((self._function, self._static_numbers, self._static_names, static))
+            parts = [named, tree_text(tree), repr(shapes), repr(settings)]
         except NotStorableError:
             return None
-        digest = hashlib.sha256("\n".join([_environment(), *parts]).encode()).hexdigest()
+        digest = hashlib.sha256("\n".join([environment(), *parts]).encode()).hexdigest()
         path = folder / digest
         program = _read(path)
         if program is None:
@@ -424,90 +413,3 @@ def _write(path, program, foreign_calls):
         _limit_size(path.parent)
         return True
     return False
-
-
-@functools.cache
-def _environment():
-    """Text of what determines a program beside the function and its arguments."""
-    device = jax.devices()[0]
-    sources = sorted((str(path.relative_to(PACKAGE)), path.stat()) for path in PACKAGE.rglob("*.py"))
-    versions = [platform.python_version(), jax.__version__, jaxlib.version.__version__, np.__version__]
-    flags = [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS")]
-    parts = [
-        *versions,
-        *flags,
-        device.platform,
-        device.device_kind,
-        str(getattr(device.client, "platform_version", "")),
-        _processor(),
-        _threads(),
-        str(jax.config.values.get("jax_disable_most_optimizations")),
-        str(PACKAGE),
-        *(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in sources),
-    ]
-    return "\n".join(parts)
-
-
-def _processor():
-    """Model and instructions of the processor: code compiled for one with more of them would crash."""
-    known = ("model name", "flags", "CPU implementer", "CPU part", "Features")
-    with suppress(OSError), open("/proc/cpuinfo") as lines:
-        first = itertools.takewhile(str.strip, lines)  # the lines of one core
-        if found := [line for line in first if line.startswith(known)]:
-            return "".join(found)
-    return platform.processor()
-
-
-def _threads():
-    """Text of the number of cores for which XLA splits its loops."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} {os.environ.get('NPROC', '')} {os.environ.get('PJRT_NPROC', '')}"
-
-
-def _text(value):
-    """Text of a static argument that is the same in each process, and differs between unequal values."""
-    kind = type(value)
-    if value is None or kind in (bool, int, float, complex, str, bytes):
-        return repr(value)
-    if isinstance(value, (np.dtype, np.generic)):
-        return f"{kind.__name__} {value!r}"
-    if isinstance(value, enum.Enum):
-        return f"{_name_of(kind)}.{value.name}"
-    if isinstance(value, functools.partial):
-        return f"partial {_text((value.func, value.args, value.keywords))}"
-    if isinstance(value, (type, types.FunctionType, PersistentJit)):
-        return _name_of(value)
-    if isinstance(value, (tuple, list)):
-        return f"{_name_of(kind)}({', '.join(map(_text, value))})"
-    if isinstance(value, (set, frozenset)):
-        return f"{_name_of(kind)}({', '.join(sorted(map(_text, value)))})"
-    if isinstance(value, dict):
-        return f"{_name_of(kind)}({', '.join(f'{_text(key)}: {_text(each)}' for key, each in value.items())})"
-    if is_dataclass(value):
-        return f"{_name_of(kind)}({', '.join(_text(getattr(value, field.name)) for field in fields(value))})"
-    raise NotStorableError(kind)
-
-
-def _name_of(value):
-    """Module and name of a class or function, if they say which it is: a module's own, of a known source."""
-    module, name = value.__module__, value.__qualname__
-    if module.partition(".")[0] not in ("jaxcluster", "jax", "jaxlib", "numpy", "builtins", "ml_dtypes"):
-        raise NotStorableError(name)
-    found = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is not value and getattr(found, "__wrapped__", None) is not value:
-        raise NotStorableError(name)
-    return f"{module}.{name}"
-
-
-def _tree_text(tree):
-    """Text of the structure of the arguments."""
-    node = tree.node_data()
-    if node is None:
-        return "*"
-    kind, data = node
-    if kind is type(None):
-        return "None"
-    aux = "" if data is kind else _text(data)
-    return f"{_name_of(kind)}[{aux}]({', '.join(map(_tree_text, tree.children()))})"

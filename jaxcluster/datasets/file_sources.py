@@ -161,10 +161,10 @@ class ParquetFile(RowSource):
     def _block(self, batch):
         block = np.empty((batch.num_rows, self.shape[1]), self.dtype)
         columns = batch.columns if self.unique else [batch.columns[j] for j in self.positions]
-        for j, column in enumerate(columns):
+        for j, (name, column) in enumerate(zip(self.columns or (), columns, strict=True)):
             # Arrow makes float64 of integers among which some are missing.
             observed = column.drop_null() if column.null_count else column
-            _check_exact(observed.to_numpy(zero_copy_only=False), self.dtype, f"{self.name}, {self.columns[j]!r},")
+            _check_exact(observed.to_numpy(zero_copy_only=False), self.dtype, f"{self.name}, {name!r},")
             block[:, j] = column.to_numpy(zero_copy_only=False)
         return block
 

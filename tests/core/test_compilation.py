@@ -13,16 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcluster.core import compilation
+from jaxcluster.core import compilation, program_keys
 from jaxcluster.core.chunks import Step, bind
-from jaxcluster.core.compilation import NotStorableError, PersistentJit
+from jaxcluster.core.compilation import PersistentJit
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import advance
+from jaxcluster.core.program_keys import NotStorableError
 from jaxcluster.types import Status
 
 FITS = """
 import json, jax, numpy as np
-from jaxcluster.core import compilation
+from jaxcluster.core import compilation, program_keys
 traced = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **options: traced.append(options["fun_name"]) if event.endswith("jaxpr_trace_duration") else None
@@ -39,11 +40,11 @@ print(json.dumps({"means": mixture.means_.tolist(), "labels": kmeans.labels_.tol
 
 COMPARED = """
 import jax, jax.numpy as jnp, numpy as np
-from jaxcluster.core import compilation, programs
+from jaxcluster.core import compilation, program_keys, programs
 from jaxcluster.core.compilation import PersistentJit
 programs._initialize()
 names = iter(range(100))
-compilation._name_of = lambda value: getattr(value, "name", value.__qualname__)  # those of the package are another's
+program_keys._name_of = lambda value: getattr(value, "name", value.__qualname__)  # those of the package are another's
 def both(function, **options):
     function.name = f"function {next(names)}"
     return PersistentJit(function, **options), jax.jit(function, **options)
@@ -131,18 +132,18 @@ def test_programs_are_those_of_jit(fitted, tmp_path):
     ],
 )
 def test_unequal_options_have_unequal_texts(one, other):
-    assert compilation._text(one) != compilation._text(other)
+    assert program_keys.text_of(one) != program_keys.text_of(other)
 
 
 @pytest.mark.parametrize("unknown", [lambda x: x, object(), np.zeros(2), functools.partial(lambda x: x), json.dumps])
 def test_only_names_of_this_package_are_stored(unknown):
     with pytest.raises(NotStorableError):
-        compilation._text(unknown)
+        program_keys.text_of(unknown)
 
 
 def test_structures_have_texts():
     def text(*arguments):
-        return compilation._tree_text(jax.tree.structure(arguments))
+        return program_keys.tree_text(jax.tree.structure(arguments))
 
     step = bind(advance, ("options",), jnp.zeros(2))
     frame = Frame(np.zeros(2), 1, 1)
