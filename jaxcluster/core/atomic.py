@@ -140,11 +140,17 @@ def _exchange(a: Path, b: Path) -> bool:
     return rename is not None and rename(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old content or the new one."""
+def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file atomically: a reader sees the old content or the new one.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        durable: wait until the disk has the content; without it a crash of the machine may leave a part of it.
+    """
     beside = path.with_name(f".{short_name(path.name)}.{secrets.token_hex(4)}")
     try:
-        write_new(beside, content)
+        write_new(beside, content, durable=durable)
         with COMMIT_LOCK:
             beside.replace(path)
     except OSError as error:
@@ -154,13 +160,14 @@ def write_atomic(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """Write a file that does not exist, synchronized to the disk."""
+def write_new(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file that does not exist, synchronized to the disk if ``durable``."""
     try:
         with path.open("xb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
     except OSError as error:
         error.filename = str(path)  # a write does not know it
         raise

@@ -409,7 +409,7 @@ def _write(path, program, foreign_calls):
     except Exception:  # a callback to the host, constants, a platform without serialization
         return False
     with suppress(OSError):
-        write_atomic(path, _checksum(path, body) + body)
+        write_atomic(path, _checksum(path, body) + body, durable=False)  # the checksum tells a part from the whole
         _limit_size(path.parent)
         return True
     return False
