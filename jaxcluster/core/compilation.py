@@ -130,7 +130,8 @@ class _Program(NamedTuple):
 class PersistentJit:
     """The function that `persistent_jit` returns.
 
-    Arguments that are traced, sharded or on several devices, and settings for debugging, take `jax.jit`'s own way.
+    Arguments that are traced, sharded or on several devices, settings for debugging, accelerators and jobs of several
+    processes take `jax.jit`'s own way.
     """
 
     def __init__(
@@ -225,7 +226,7 @@ class PersistentJit:
 def _compiler_options(shapes):
     """Options of XLA: a program of few numbers is compiled quickly. Those of ``XLA_FLAGS`` stay as they are."""
     numbers = sum(math.prod(shape) for shape, *_ in shapes)
-    if numbers > QUICK_NUMBERS or jax.default_backend() != "cpu":
+    if numbers > QUICK_NUMBERS:
         return None
     return {name: value for name, value in QUICK_OPTIONS.items() if name not in os.environ.get("XLA_FLAGS", "")}
 
@@ -296,8 +297,10 @@ def _folder_of(setting, enabled):
 
     Only a folder of the user's is used that no other user can write to: a program is code.
     """
-    # A package in an archive has no source files that tell its versions apart.
-    if not setting or not enabled or "://" in setting or not PACKAGE.is_dir() or jax.process_count() != 1:
+    # A package in an archive has no source files that tell its versions apart. On accelerators this is untested.
+    if not setting or not enabled or "://" in setting or not PACKAGE.is_dir():
+        return None
+    if jax.default_backend() != "cpu" or jax.process_count() != 1:
         return None
     folder = Path(setting) / "jaxcluster"
     try:
