@@ -22,8 +22,9 @@ KEY = jax.random.key(3)
 TINY = {"hidden": (8,), "latent": L, "epochs": 2, "random_state": 0, "select": "trained"}
 """Networks that learn nothing, for what does not depend on it."""
 
-MARGIN = 0.2
-"""Share of the digits that a training puts right beyond those that the same network does untrained."""
+MARGIN = 0.1
+"""Share of the digits that a training puts right beyond those that the same network does untrained: it is .2 to .35 for
+five seeds, which the last digits of a sum change."""
 
 
 def made(cls=Module, **options):
