@@ -49,8 +49,8 @@ QUICK_OPTIONS: dict[str, Any] = {
     # XLA refuses an option that its version does not know.
     **({"xla_cpu_use_fusion_emitters": False} if jaxlib.version.__version__.startswith("0.10.") else {}),
 }
-"""XLA's options for such a program. For 1,000 samples k-means and mixtures compile in 60 to 90 % of the time and run up to
-a quarter longer; silhouettes, Sinkhorn and spectral clustering of some thousand samples run as fast. Without any
+"""XLA's options for such a program. For 1,000 samples k-means and mixtures compile in 60 to 90 % of the time and run
+up to a quarter longer; silhouettes, Sinkhorn and spectral clustering of some thousand samples run as fast. Without any
 optimization they compile in a third of the time, and run two to four times as long."""
 
 MISS_EVENT = "/jax/compilation_cache/cache_misses"
