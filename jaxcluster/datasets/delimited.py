@@ -38,6 +38,9 @@ TRUTH_VALUES = ("true", "false")
 LONG_NUMBER = r"^[+-]?\d{16,}(\.\d*)?$"
 """Pattern of numbers without an exponent that have more digits than float64 holds."""
 
+UNUSUAL_DELIMITERS = ":^~/#&\x1f"
+"""Delimiters that are not looked for, as dates, times and shares hold some of them, but named to the user."""
+
 MAX_CELL_CHARACTERS = 40
 """Longest cell in a message."""
 
@@ -317,9 +320,23 @@ def _not_numeric_error(
     )
     other = "," if decimal == "." else "."
     hint = marker_hint(((title_of(layout.names, i), quote_cell(cell), cells[i]) for i, cell in bad.items()), decimal)
+    if not hint:
+        hint = _field_hint(bad.values(), decimal, single=len(layout.names) == 1)
     if any(is_number(cell, other) for cell in bad.values()):
         hint = f" Other numbers of the file have the decimal mark {decimal!r}: pass decimal={other!r} if that is wrong."
     return DataError(f"{path.name}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}.{hint} {CHOOSE_HINT}")
+
+
+def _field_hint(cells: Iterable[str], decimal: str, single: bool) -> str:
+    """A sentence on fields that are numbers within single quotes, or numbers with an unusual delimiter between them."""
+    for cell in cells:
+        if len(cell) > 2 and cell[0] == cell[-1] == "'" and is_number(cell[1:-1], decimal):
+            return " Numbers stand within single quotes: save the file without them, or with double quotes."
+        for delimiter in UNUSUAL_DELIMITERS if single else "":
+            fields = cell.split(delimiter)
+            if len(fields) > 1 and all(is_number(field, decimal) for field in fields):
+                return f" Its fields look separated by {delimiter!r}: pass delimiter={delimiter!r} if they are."
+    return ""
 
 
 def quote_cell(cell: str) -> str:

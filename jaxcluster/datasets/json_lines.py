@@ -7,6 +7,7 @@ named; so are integers of more than 64 bits, which Arrow rounds to float64.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ LARGEST_BLOCK = 2**31 - 1
 
 KINDS = {str: "text", bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
 """Types of JSON, in words."""
+
+ABSENT_HINT = "Leave the key of a missing cell out, or write null."
 
 
 def open_json_lines(path: Path) -> Table:
@@ -108,6 +111,8 @@ def _reason(path: Path) -> str:
         for key, value in row.items():
             kind = "nothing" if value is None else KINDS[type(value)]
             before, first = seen.setdefault(key, (kind, number)) if value is not None else (kind, number)
+            if isinstance(value, float) and not math.isfinite(value):
+                return f"key {key!r} in line {number} holds no number within float64's range: {_quoted(line)}. {ABSENT_HINT}"
             if kind != before:
                 return f"key {key!r} holds {before} in line {first} and {kind} in line {number}. Make them one type."
     return "it cannot be read as JSON lines, an object on each line."

@@ -218,6 +218,8 @@ def test_json_lines_are_read():
         np.testing.assert_array_equal(load("b.jsonl").x, np.array([[10**19], [2]], np.uint64))
     write("b.jsonl", '{"a": 1\n')
     assert "b.jsonl: line 1 is no JSON object" in complaint("b.jsonl")
+    write("b.jsonl", '{"a": 2}\n{"a": 1e400}\n')
+    assert "key 'a' in line 2 holds no number within float64's range" in complaint("b.jsonl")
 
 
 def test_files_of_one_table_are_joined():

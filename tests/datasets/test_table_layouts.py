@@ -220,6 +220,11 @@ def test_ambiguous_numbers_are_refused():
     assert "'a' (holds '0,5' in line 3)" in message
 
 
+def test_unusual_fields_are_named():
+    assert "separated by ':': pass delimiter=':' if they are" in complaint(write("a.csv", "1:2\n3:4\n5:6\n"))
+    assert "stand within single quotes" in complaint(write("a.csv", "'a';'b'\n'1';'2'\n'3';'4'\n"))
+
+
 @pytest.mark.parametrize("parts", ["ids", "nanoseconds"])
 def test_integers_beyond_float64_are_kept(parts):
     ids = {"ids": 10**18 + np.arange(3), "nanoseconds": 1_700_000_000_000_000_001 + np.arange(3) * 7}[parts]
