@@ -112,7 +112,8 @@ def _reason(path: Path) -> str:
             kind = "nothing" if value is None else KINDS[type(value)]
             before, first = seen.setdefault(key, (kind, number)) if value is not None else (kind, number)
             if isinstance(value, float) and not math.isfinite(value):
-                return f"key {key!r} in line {number} holds no number within float64's range: {_quoted(line)}. {ABSENT_HINT}"
+                cell = f"key {key!r} in line {number}"
+                return f"{cell} holds no number within float64's range: {_quoted(line)}. {ABSENT_HINT}"
             if kind != before:
                 return f"key {key!r} holds {before} in line {first} and {kind} in line {number}. Make them one type."
     return "it cannot be read as JSON lines, an object on each line."
