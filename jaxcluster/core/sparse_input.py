@@ -18,6 +18,10 @@ ENTRY_GROUP = 8
 TAIL_COST = 3
 """Time of an entry in the tail, in multiples of that of one in the rectangle (measured on a CPU: 2 to 4)."""
 
+SMALL_ENTRIES = 1 << 18
+"""Entries of a rectangle that is as wide as the longest row, up to which there is no tail: the loops over a tail take
+half of the time in which k-means compiles, and so few entries a millisecond or two in a step."""
+
 LARGEST_INDEX = 2**31 - 1
 """Most columns: column numbers are 32-bit integers on the device."""
 
@@ -198,7 +202,7 @@ def _no_tail(dtype):
 
 
 def _width(lengths):
-    """Width of the rectangle with which it and the tail cost least."""
+    """Width of the rectangle with which it and the tail cost least; that of the longest row where rows are few."""
     longest = int(lengths.max(initial=0))
     # Half and whole powers of two: few widths, and so few programs.
     widths = [ENTRY_GROUP]
@@ -207,6 +211,8 @@ def _width(lengths):
         widths.append(
             last * 3 // 2 if last & (last - 1) == 0 and last * 3 // 2 % ENTRY_GROUP == 0 else 1 << last.bit_length()
         )
+    if len(lengths) * widths[-1] <= SMALL_ENTRIES:
+        return widths[-1]
     counts = np.bincount(lengths)
     length = np.arange(len(counts))
     cost = [

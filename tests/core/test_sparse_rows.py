@@ -9,13 +9,18 @@ import pytest
 import scipy.sparse
 from sparse_problems import FORMATS, topics
 
-from jaxcluster.core import memory
+from jaxcluster.core import memory, sparse_input
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.sparse_input import as_csr, sparse_rows
 from jaxcluster.core.sparse_rows import TAIL_WIDTH
 
 X = topics(40, 300)
 X[7, :200] = 1  # a row of many pieces beside those of a dozen entries
+
+
+@pytest.fixture(autouse=True)
+def small_matrices_have_a_tail(monkeypatch):
+    monkeypatch.setattr(sparse_input, "SMALL_ENTRIES", 0)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -36,6 +41,13 @@ def test_long_rows_go_on_in_the_tail():
     assert rows.values.shape[1] < 64
     assert int(rows.counts[7]) > int(np.median(rows.counts)) == 0
     assert rows.tail_values.shape == (int(np.sum(rows.counts)), TAIL_WIDTH)
+    np.testing.assert_array_equal(rows.dense(), X)
+
+
+def test_small_matrices_have_no_tail(monkeypatch):
+    monkeypatch.undo()
+    rows = sparse_rows(X)
+    assert not rows.tail_values.size
     np.testing.assert_array_equal(rows.dense(), X)
 
 
