@@ -25,12 +25,13 @@ FAST := JAX_PLATFORMS=cpu XLA_FLAGS=--xla_backend_optimization_level=0
 # Without bytecode each process of a test, a notebook or a page compiles the whole package's source again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs links figures test notebooks lint types format bench bench-table clean
+.PHONY: help demo docs links figures test ray notebooks lint types format bench bench-table clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo         fit k-means to the digits and write $(DEMO)/report.html"
 	@echo "make test         run the tests (WORKERS=$(WORKERS) processes)"
+	@echo "make ray          run the tests of fits by Ray, which it installs, where there is one for this Python"
 	@echo "make notebooks    run the notebooks from top to bottom"
 	@echo "make figures      make the pictures of the documentation, by the scripts of examples/ (FIGURES=--quick)"
 	@echo "make docs         run the code of README, pages and docstrings; build the site into docs/_build/html"
@@ -51,6 +52,12 @@ demo: $(VENV)/.package
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest tests -q -n $(WORKERS) --dist worksteal
+
+# Some hundred megabytes, and not for each Python and machine: where it cannot be had its tests are skipped.
+ray: $(VENV)/.test
+	@if $(INSTALL) -e '.[ray]' && $(BIN)/python -c 'import ray.train.v2.jax' 2>/dev/null; \
+	    then $(BIN)/python -m pytest tests/test_ray.py -q; \
+	    else echo "SKIPPED: Ray cannot be installed here, so its tests did not run." >&2; fi
 
 notebooks: $(VENV)/.test
 	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks -q -n $(WORKERS)

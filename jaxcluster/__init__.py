@@ -38,6 +38,7 @@ _MODULES = {
     "planning": "jaxcluster.planning",
     "plots": "jaxcluster.plots",
     "preprocessing": "jaxcluster.preprocessing",
+    "ray": "jaxcluster.ray",
     "report": "jaxcluster.report",
     "sharding": "jaxcluster.sharding",
     "sinkhorn": "jaxcluster.cluster.sinkhorn",

@@ -78,7 +78,8 @@ def initialize(
 
     An exception that nobody catches ends this process at once, and so the job: the others would wait for it. SIGTERM
     ends it too, as any other process: JAX's preemption service, which would only take note of the signal, is off.
-    Where the process of `launch` is gone, the processes of its job end.
+    Where the process of `launch` is gone, the processes of its job end. A process that has joined a job already, as a
+    worker of Ray has, stays as it is.
 
     Args:
         address: "host:port" of the first process; None for that of `launch`, of Slurm, Open MPI or Kubernetes.
@@ -94,6 +95,9 @@ def initialize(
         RuntimeError: the job has more or fewer processes than were asked for. Where not all of them come in time, the
             process says so and ends with exit code 1.
     """
+    if jax.distributed.is_initialized():
+        _check_number(expected if expected is not None else processes)
+        return
     if address is None and ADDRESS in os.environ:
         address, processes, index = os.environ[ADDRESS], int(os.environ[COUNT]), int(os.environ[INDEX])
     timeouts: dict[str, Any] = {
@@ -117,13 +121,16 @@ def initialize(
     finally:
         watch.cancel()
         jax.config.update("jax_enable_preemption_service", preemption)
-    wanted = expected if expected is not None else processes
-    if wanted is not None and jax.process_count() != wanted:
-        raise RuntimeError(f"the job has {jax.process_count()} processes, and {wanted} were asked for.")
+    _check_number(expected if expected is not None else processes)
     sys.excepthook = _end_on_error
     # Taken out: the pipe is not open in what this process starts.
     if (end := os.environ.pop(PIPE, None)) is not None:
         threading.Thread(target=_end_without_launcher, args=(int(end),), daemon=True).start()
+
+
+def _check_number(wanted):
+    if wanted is not None and jax.process_count() != wanted:
+        raise RuntimeError(f"the job has {jax.process_count()} processes, and {wanted} were asked for.")
 
 
 def _end_without_launcher(pipe):

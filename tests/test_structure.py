@@ -27,6 +27,7 @@ LEVELS = (
     ("deep",),
     ("estimators",),
     ("preprocessing",),
+    ("ray",),
     ("plots",),
     ("report",),
     ("cli",),

@@ -128,23 +128,49 @@ def launch(
         list[str], typer.Argument(metavar="-- COMMAND", show_default=False, help="A command, without jaxcluster.")
     ],
     processes: Annotated[
-        int, typer.Option("--processes", "-p", metavar="N", min=1, help="Number of processes, on the CPU.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            "--processes",
+            "-p",
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Number of processes: 2 by default, and with --ray one on each node.",
+        ),
+    ] = None,
+    by_ray: Annotated[
+        bool, typer.Option("--ray", help="Start them by Ray, on its cluster or on this machine. Needs the extra ray.")
+    ] = False,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="With --ray: give each process all GPUs of a node, else the CPU.")
+    ] = False,
+    restarts: Annotated[
+        int, typer.Option("--restarts", metavar="N", min=0, help="With --ray: begin again where a process is lost.")
+    ] = 0,
 ) -> None:
     """Run a fit as several processes, each with its part of the rows.
 
-    One of them prints and writes. Where one ends with an error or is killed, the job ends. On many machines let Slurm,
-    Open MPI or Kubernetes start the command, with --distributed.
+    One of them prints and writes. Where one ends with an error or is killed, the job ends. On many machines let Ray
+    start the command, by --ray, or Slurm, Open MPI or Kubernetes, with --distributed.
 
     For example:
 
       jaxcluster launch --processes 2 -- fit kmeans rows.npy --k 10 --out runs/rows
+
+      jaxcluster launch --ray -- fit kmeans /shared/rows.npy --k 10 --out /shared/rows
     """
     from jaxcluster import distributed
 
     if command[0] != "fit":
         raise UserError(f"launch runs fit, and not {command[0]}.")
+    if not by_ray and (gpu or restarts):
+        raise UserError(f"{'--gpu' if gpu else '--restarts'} is for --ray: without it the processes share the CPU.")
     try:
-        distributed.launch([sys.executable, "-m", "jaxcluster", *command], processes)
-    except distributed.LaunchError as error:
+        if by_ray:
+            from jaxcluster import ray
+
+            ray.launch(command, processes, use_gpu=gpu, max_failures=restarts)
+        else:
+            distributed.launch([sys.executable, "-m", "jaxcluster", *command], processes or 2)
+    except (distributed.LaunchError, ImportError) as error:
         raise UserError(str(error)) from error
