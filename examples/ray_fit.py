@@ -1,4 +1,4 @@
-"""k-means by Ray: rows of a data set of Ray, a worker on each node, and labels of all rows.
+"""k-means by Ray: the rows are a data set of Ray, each node has a worker, and the labels are those of all rows.
 
     python examples/ray_fit.py --rows 200000 --workers 2
     RAY_ADDRESS=auto python examples/ray_fit.py --gpu --storage s3://bucket/runs --restarts 3
@@ -43,9 +43,11 @@ def main(arguments: list[str] | None = None) -> Any:
         max_failures=options.restarts,
     )
     print(model)
-    labels = rows.map_batches(lambda batch: {"label": model.predict(batch["x"])})
-    for each in labels.groupby("label").count().sort("label").take_all():
-        print(f"cluster {each['label']}: {each['count()']:,} rows")
+    for cluster, count in enumerate(np.bincount(model.labels_)):
+        print(f"cluster {cluster}: {count:,} rows")
+    # New rows are labeled where they are.
+    labels = rows.limit(5).map_batches(lambda batch: {"label": model.predict(batch["x"])})
+    print("the first rows:", [row["label"] for row in labels.take_all()])
     return model
 
 

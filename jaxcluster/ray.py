@@ -296,6 +296,8 @@ def _run(work, config, job, count, folder) -> Any:
             storage_path=folder,
             failure_config=train.FailureConfig(max_failures=job.max_failures),
             checkpoint_config=train.CheckpointConfig(num_to_keep=2),
+            # An error of a worker is raised by this function: Ray's log has its traces of every worker besides.
+            logging_config=train.LoggingConfig(log_level="CRITICAL"),
             worker_runtime_env={"env_vars": {**platform, **job.environment}},
         ),
     )
