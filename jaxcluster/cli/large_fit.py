@@ -112,7 +112,7 @@ def run_large_fit(task: FitTask, *, job: bool, quiet: bool) -> None:
     if first:
         printer = console.stdout(quiet)
         ended = f"{clusters_in_words(labels)}{ending_in_words(task.estimator)}"
-        console.say(printer, f"{ended}; {_in_words(scores)}.")
+        console.say(printer, f"{'; '.join(filter(None, [ended, _in_words(scores)]))}.")
         console.say(printer, f"Written to {task.out}: model, labels.csv, metrics.json, config.json.")
         warn_of_ending(task.estimator, warned=warned)
 
@@ -170,7 +170,8 @@ def _write(folder: Path, task: FitTask, source: RowSource, labels: Any, stage: S
     scores = {name.rstrip("_"): float(getattr(estimator, name)) for name in estimator.info.reported}
     estimator.save(folder / runs.MODEL)
     runs.write_columns(folder / runs.LABELS, {"row": np.arange(len(labels)), "label": labels})
-    runs.write_history(folder / runs.HISTORY, estimator.history_)
+    if hasattr(estimator, "history_"):
+        runs.write_history(folder / runs.HISTORY, estimator.history_)
     clusters, noise = runs.clusters_and_noise(labels)
     found = {"clusters": len(clusters), "noise_rows": noise}
     internal = {name: runs.finite(value) for name, value in scores.items()}

@@ -68,10 +68,10 @@ def joined_by_launch(method: str) -> bool:
     if ADDRESS not in os.environ:
         return False
     from jaxcluster.estimators import ESTIMATORS
+    from jaxcluster.estimators.registry import one_process_error
 
     if not ESTIMATORS.info(method).takes_processes:
-        known = ", ".join(name for name in ESTIMATORS if ESTIMATORS.info(name).takes_processes)
-        raise UserError(f"{method} runs in one process. Methods for several are {known}.")
+        raise UserError(str(one_process_error(ESTIMATORS.info(method))))
     return True
 
 

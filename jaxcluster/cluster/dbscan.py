@@ -27,7 +27,8 @@ import scipy.sparse
 from jax.sharding import Mesh
 
 from jaxcluster.core import memory, signals, validation
-from jaxcluster.core.shard import check_own_mesh
+from jaxcluster.core.processes import gather_parts
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.core.sparse_input import as_csr, check_rows
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, concrete_rows, tiles
@@ -116,8 +117,10 @@ def fit(
         weights: (n_samples,) finite weights; a weight of 2 is the sample twice, a negative one inhibits its neighbors
             from being core samples. None for 1 each. Sums are exact and rounded once to float64.
         metric, p: see `jaxcluster.ops.metric_space.as_metric_space`.
-        mesh: of this process, over whose devices concrete dense samples are spread, for metrics by matrix products:
-            Euclidean, cosine and correlation; None for one device. There weights are None.
+        mesh: over whose devices concrete dense samples are spread, for metrics by matrix products: Euclidean, cosine
+            and correlation; None for one device. There weights are None. Where they are those of several processes,
+            ``x`` has the samples of this one, and so have the labels; the state is of the samples of all, in the order
+            of the processes, and each needs memory for all of them.
 
     Returns:
         `Fit` with a `DBSCANState`, labels (n_samples,) int32 with −1 for noise, steps (rounds of merging, or of
@@ -129,7 +132,8 @@ def fit(
     validation.check_positive("eps", eps)
     validation.check_positive("min_samples", min_samples)
     eps, min_samples = float(eps), float(min_samples)
-    check_own_mesh(mesh, x)
+    check_mesh(mesh, x)
+    x, weights, own = gather_parts(mesh, x, weights)
     if scipy.sparse.issparse(x) and isinstance(metric, str) and metric == "precomputed":
         neighborhood = _graph_neighborhoods(distance_matrix(x, symmetric=False), eps)
     else:
@@ -150,7 +154,7 @@ def fit(
         rows = as_csr(x) if is_sparse(x) else np.asarray(x)
     state = DBSCANState(jax.device_put(core), rows[core], jax.device_put(labels[core]), np.asarray(eps))
     empty = jnp.zeros((0,), jnp.float32)
-    return Fit(state, jax.device_put(labels), jnp.int32(rounds), jnp.int32(Status.CONVERGED), empty)
+    return Fit(state, jax.device_put(labels[own]), jnp.int32(rounds), jnp.int32(Status.CONVERGED), empty)
 
 
 def predict(state: DBSCANState, x: Any, *, metric: str | Callable = "euclidean", p: float = 2.0) -> Int[Array, " n"]:

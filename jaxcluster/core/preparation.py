@@ -37,7 +37,7 @@ from jaxcluster.core.frame import (
 )
 from jaxcluster.core.messages import warn
 from jaxcluster.core.padding import padded_columns
-from jaxcluster.core.processes import localize
+from jaxcluster.core.processes import localize, spread
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.shard import row_sharding
 from jaxcluster.core.sparse_input import check_rows, check_values, pack
@@ -115,6 +115,7 @@ def prepare(
     unit_rows: bool = False,
     pad_columns: bool = False,
     mesh: Mesh | None = None,
+    gathered: bool = False,
 ) -> Prepared:
     """Check of samples, traced or not, and their coordinates in a frame.
 
@@ -131,6 +132,7 @@ def prepare(
         pad_columns: True adds columns of zeros to a few concrete dense samples on one device, up to `padded_columns`.
         mesh: mesh over whose devices concrete dense samples are spread; where it spans processes, the samples are those
             of this one.
+        gathered: True where they are the samples of all processes, in each of them.
 
     Returns:
         `Prepared` samples.
@@ -152,7 +154,7 @@ def prepare(
     device = _device_of(x) if isinstance(x, jax.Array) else None
     place = device if mesh is None else row_sharding(mesh)
     center = center and not unit_rows
-    if mesh is not None and mesh.is_multi_process:
+    if mesh is not None and mesh.is_multi_process and not gathered:
         from jaxcluster.core.parts import prepare_part  # which imports this module
 
         if missing:
@@ -237,7 +239,8 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, plac
     frame = frame._replace(weight_exponent=weight_exponent)
     out[n:], out[:, d:] = 0, 0
     weight, unit_weights = _padded_weights(weights, n, dtype, rows)
-    points = Points(*jax.device_put((out, weight), place))
+    put = spread if isinstance(place, NamedSharding) else jax.device_put
+    points = Points(*put((out, weight), place))
     narrowed = dtype.itemsize < x.dtype.itemsize
     return Prepared(points, frame, n, unit_weights, published, narrowed, crushed=crushed)
 

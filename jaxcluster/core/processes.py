@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxcluster.core import validation
 from jaxcluster.types import Fit, Status
 
 
@@ -31,6 +32,80 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([part[:count] for part, count in zip(gather(padded), counts, strict=True)])
 
 
+def gather_parts(mesh: Mesh | None, x: Any, *per_row: Any) -> tuple[Any, ...]:
+    """Rows of all processes of a mesh, for fits that need them on each host: in the order of the processes.
+
+    All processes compute the same fit of these rows, and each keeps its own labels. Every process must call it; each
+    needs memory for all rows, and for twice as many while they are gathered.
+
+    Args:
+        mesh: of the fit. None, or one of this process alone, leaves rows and arrays as they are.
+        x: (n_samples, n_features) rows of this process, not checked yet.
+        per_row: arrays with an entry for each row, or None in every process.
+
+    Returns:
+        The rows, the arrays, and the slice of the rows of this process.
+
+    Raises:
+        ValueError, TypeError: see `validation.check_matrix`; parts of different widths or dtypes.
+    """
+    if mesh is None or not mesh.is_multi_process:
+        return x, *per_row, slice(None)
+    x = np.asarray(validation.check_matrix(x))
+    per_row = tuple(None if each is None else np.asarray(each) for each in per_row)
+    # Numbers of dtypes, 0 for None: parts that do not fit together would be read as other numbers.
+    kinds = [x.shape[1], *(0 if each is None else 1 + each.dtype.num for each in (x, *per_row))]
+    if (gather(np.array(kinds)) != kinds).any():
+        raise ValueError("the processes have rows of different columns or dtypes, or weights in some of them only.")
+    every = (None if each is None else gather_rows(each) for each in per_row)
+    return gather_rows(x), *every, own_rows(mesh, len(x))
+
+
+def own_rows(mesh: Mesh | None, n: int) -> slice:
+    """Slice of the n rows of this process among those of all processes of a mesh."""
+    if mesh is None or not mesh.is_multi_process:
+        return slice(None)
+    start = int(gather(n)[: jax.process_index()].sum())
+    return slice(start, start + n)
+
+
+def count_rows(mesh: Mesh | None, n: int) -> int:
+    """Number of rows of all processes of a mesh, of which this one has n."""
+    return n if mesh is None or not mesh.is_multi_process else int(gather(n).sum())
+
+
+def spread(tree: Any, shardings: Any) -> Any:
+    """Arrays on the devices of shardings, those of other processes among them, of values that every process has.
+
+    `jax.device_put` would send the values to all processes, to compare them.
+    """
+
+    def put(value, sharding):
+        if sharding.is_fully_addressable:
+            return jax.device_put(value, sharding)
+        host = np.asarray(value)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    one = isinstance(shardings, jax.sharding.Sharding)
+    return jax.tree.map(lambda leaf: put(leaf, shardings), tree) if one else jax.tree.map(put, tree, shardings)
+
+
+def whole(value: Any) -> Any:
+    """Array with the rows of all processes, in each of them, of one over their devices; every process must call it."""
+    if not isinstance(value, jax.Array) or value.is_fully_addressable:
+        return value
+    if value.is_fully_replicated:
+        return value.addressable_data(0)
+    return jax.device_put(multihost_utils.process_allgather(value, tiled=True))
+
+
+def agree_on_key(key: Any, mesh: Mesh | None) -> Any:
+    """Random key of the first process: processes that draw from fresh entropy have different ones."""
+    if mesh is None or not mesh.is_multi_process:
+        return key
+    return jax.random.wrap_key_data(gather(np.asarray(jax.random.key_data(key)))[0], impl=jax.random.key_impl(key))
+
+
 def replicate(value: Any, mesh: Mesh) -> Any:
     """Array on all devices of a mesh, each process with the same value; a random key is that of the first process.
 
@@ -40,11 +115,9 @@ def replicate(value: Any, mesh: Mesh) -> Any:
         return value
     value = jnp.asarray(value)
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        # Processes that draw from fresh entropy have different keys, and each would run another fit.
-        words = gather(np.asarray(jax.random.key_data(value)))[0]
+        words = jax.random.key_data(agree_on_key(value, mesh))
         return jax.random.wrap_key_data(replicate(words, mesh), impl=jax.random.key_impl(value))
-    host = np.asarray(value)
-    return jax.make_array_from_callback(host.shape, NamedSharding(mesh, PartitionSpec()), lambda index: host[index])
+    return spread(value, NamedSharding(mesh, PartitionSpec()))
 
 
 def localize(value: Any) -> Any:

@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import validation
 from jaxcluster.core.fold import MAX, all_reduce
-from jaxcluster.core.processes import localize, replicate
+from jaxcluster.core.processes import localize, replicate, whole
 from jaxcluster.core.sparse_rows import SparseRows, is_sparse
 from jaxcluster.types import Array, Bool, Fit, Int
 
@@ -97,7 +97,13 @@ def rows_of(mesh: Mesh) -> Rows:
 
 
 def solve_over_rows(
-    solve: Callable[..., Any], static: Any, mesh: Mesh, in_specs: Any, out_specs: Any, *arguments: Any
+    solve: Callable[..., Any],
+    static: Any,
+    mesh: Mesh,
+    in_specs: Any,
+    out_specs: Any,
+    *arguments: Any,
+    gathered: bool = False,
 ) -> Any:
     """Result of ``solve(static, *arguments)`` with the samples spread over the devices of a mesh, one program.
 
@@ -107,12 +113,13 @@ def solve_over_rows(
         mesh: of one axis.
         in_specs, out_specs: of the arguments and the result, made of `Rows`.
         arguments: of the kernel. Where the mesh spans processes, the result has the rows of this one.
+        gathered: True where each process has the rows of all (`gather_parts`): the result has all of them, too.
     """
     mesh = automatic(mesh)
     if not mesh.is_multi_process:
         return _spread(solve, static, mesh, in_specs, out_specs, *arguments)
     arguments = jax.tree.map(lambda leaf: replicate(leaf, mesh), arguments)
-    return jax.tree.map(localize, _spread(solve, static, mesh, in_specs, out_specs, *arguments))
+    return jax.tree.map(whole if gathered else localize, _spread(solve, static, mesh, in_specs, out_specs, *arguments))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -40,7 +40,7 @@ from jaxcluster.estimators.input_tables import (
     term_weights,
 )
 from jaxcluster.estimators.output import in_kind_of_input
-from jaxcluster.estimators.registry import EstimatorInfo
+from jaxcluster.estimators.registry import EstimatorInfo, check_processes
 from jaxcluster.types import Absent, Fit, KeyArray, Status
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Estimator(PrintsSteps, BaseEstimator):
             as_key(random_state)
         if order is not None:
             validation.check_choice("order", order, (CANONICAL,))
-        check_mesh(getattr(self, "mesh", None))
+        check_processes(self.info, check_mesh(getattr(self, "mesh", None)))
 
     def _check_attributes(self) -> None:
         """Raise ValueError if the fitted attributes of a loaded model are unusable or inconsistent."""

@@ -20,6 +20,7 @@ from jaxcluster.cluster.optics.extract import as_count
 from jaxcluster.cluster.optics.reachability import check_limits
 from jaxcluster.core import memory, validation
 from jaxcluster.core.messages import warn
+from jaxcluster.core.processes import count_rows
 from jaxcluster.estimators.metric_base import METRIC_CHOICES, MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.model_selection import sampled_rows
@@ -38,7 +39,7 @@ def _can_predict(estimator) -> bool:
     return True
 
 
-@register("dbscan")
+@register("dbscan", takes_processes=True)
 @dataclass(eq=False, repr=False)
 class DBSCAN(MetricEstimator):
     """Density-based clustering: clusters of any shape around core samples, and noise between them.
@@ -109,12 +110,12 @@ class DBSCAN(MetricEstimator):
             UserWarning: an asymmetric matrix of distances; the neighbors of a sample are those of its own row.
         """
         X = self._rows_or_distances(X, reset=True)
-        self._check_params(*X.shape)
+        self._check_params(count_rows(self.mesh, X.shape[0]), X.shape[1])
         weights = self._check_signed_weights(sample_weight, X.shape[0])
         metric, p = self._resolve_metric()
         options = {"eps": self.eps, "min_samples": self.min_samples, "weights": weights, "metric": metric, "p": p}
         fit = dbscan.fit(X, **options, mesh=self.mesh)
-        self.labels_ = np.array(fit.labels)
+        self._keep_labels(fit.labels)
         self.core_sample_indices_ = np.flatnonzero(fit.state.core)
         components = fit.state.components
         self.components_ = components if scipy.sparse.issparse(components) else np.array(components)
@@ -146,7 +147,7 @@ class DBSCAN(MetricEstimator):
 
     def _check_attributes(self):
         super()._check_attributes()
-        core, n = np.asarray(self.core_sample_indices_), len(self.labels_)
+        core, n = np.asarray(self.core_sample_indices_), len(self._labels_of_all)
         if core.ndim != 1 or core.dtype.kind not in "iu" or not ((core >= 0) & (core < n)).all():
             raise ValueError(f"core_sample_indices_ are not numbers of the {n} samples.")
         if self.components_.shape != (len(core), self.n_features_in_):
@@ -184,14 +185,16 @@ class DBSCAN(MetricEstimator):
 
     def _state(self):
         # New samples take the label of a core sample, never of a border sample.
-        core = np.zeros(len(self.labels_), bool)
+        every = self._labels_of_all
+        core = np.zeros(len(every), bool)
         core[self.core_sample_indices_] = True
-        labels = jnp.asarray(self.labels_[core])
+        labels = jnp.asarray(every[core])
         return dbscan.DBSCANState(jnp.asarray(core), self.components_, labels, np.asarray(self.eps, np.float64))
 
 
 @register(
     "optics",
+    takes_processes=True,
     choices={"metric": METRIC_CHOICES, "cluster_method": optics.METHODS},
 )
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -283,8 +286,8 @@ class OPTICS(MetricEstimator):
 
     def _check_attributes(self):
         super()._check_attributes()
-        n = len(self.labels_)
-        if any(np.shape(getattr(self, name)) != (n,) for name in self._required_attributes):
+        n = len(self._labels_of_all)
+        if any(np.shape(getattr(self, name)) != (n,) for name in self._required_attributes if name != "labels_"):
             raise ValueError(f"the order is not that of {n} rows.")
 
     def fit(self, X: Any, y: Any = None) -> OPTICS:
@@ -305,7 +308,7 @@ class OPTICS(MetricEstimator):
             DataConversionWarning: a boolean metric converts numbers to booleans.
         """
         X = self._rows_or_distances(X, reset=True)
-        self._check_params(*X.shape)
+        self._check_params(count_rows(self.mesh, X.shape[0]), X.shape[1])
         if isinstance(self.metric, str) and self.metric in PAIRWISE_BOOLEAN_FUNCTIONS and X.dtype != bool:
             message = f"Data will be converted to boolean for metric {self.metric}"
             warn(f"{message}; to avoid this warning, convert it before.", DataConversionWarning)
@@ -324,7 +327,7 @@ class OPTICS(MetricEstimator):
             **by_valleys,
         )
         self.ordering_, self.reachability_, self.core_distances_, self.predecessor_ = fit.state
-        self.labels_ = np.array(fit.labels)
+        self._keep_labels(fit.labels)
         if self.cluster_method == "xi":
             # The fit returns labels only; the extraction costs little beside the ordering and is repeated.
             _, clusters = optics.extract_xi(fit.state, min_samples=self.min_samples, **by_valleys)

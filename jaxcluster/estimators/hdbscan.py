@@ -14,6 +14,7 @@ from jaxcluster.cluster import hdbscan
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.cluster.hdbscan.tree import CondensedTree
 from jaxcluster.core import validation
+from jaxcluster.core.processes import count_rows, own_rows
 from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.dataframes import as_rows
@@ -37,6 +38,7 @@ CENTERS = ("centroid", "medoid", "both")
 @register(
     "hdbscan",
     takes_missing=True,
+    takes_processes=True,
     needs={kind: METRIC_NEEDS[kind] for kind in ("sparse", "categories")},
     choices={"metric": METRIC_CHOICES, "cluster_selection_method": hdbscan.METHODS},
 )
@@ -139,7 +141,7 @@ class HDBSCAN(MetricEstimator):
             UserWarning: a dense matrix of distances whose finite entries make no connected graph.
         """
         X = self._rows_or_distances(X, reset=True)
-        self._check_params(*X.shape)
+        self._check_params(count_rows(self.mesh, X.shape[0]), X.shape[1])
         fit = hdbscan.fit(
             X,
             min_cluster_size=self.min_cluster_size,
@@ -154,7 +156,8 @@ class HDBSCAN(MetricEstimator):
             p=self.p,
             mesh=self.mesh,
         )
-        self._publish(fit.state)
+        self._publish(fit.state, own_rows(self.mesh, X.shape[0]))
+        self._keep_labels(fit.labels)
         self.status_ = Status(int(fit.status))
         return self
 
@@ -251,7 +254,7 @@ class HDBSCAN(MetricEstimator):
         if np.shape(state.merges) != (n - 1, 4):
             raise ValueError(f"single_linkage_tree_ is not that of {n} rows.")
         whole = isinstance(state.finite, np.ndarray) and state.finite.dtype.kind in "iu" and n > 1
-        if not whole or np.shape(state.core) != (n,) or np.shape(state.x)[0] < n or len(self.labels_) < n:
+        if not whole or np.shape(state.core) != (n,) or np.shape(state.x)[0] < n or len(state.labels) < n:
             raise ValueError(f"finite_, core_distances_ and the rows are not those of {n} rows.")
 
     def _check_settings(self, state):
@@ -277,10 +280,9 @@ class HDBSCAN(MetricEstimator):
             X = as_csr(X, name="X")
         return self._to_numeric(X, reset=reset, accept_sparse="csr" if reset or not self._precomputed else False)
 
-    def _publish(self, state):
-        self.labels_ = np.array(state.labels)
-        self.probabilities_ = hdbscan.probabilities(state)
-        self.outlier_scores_ = hdbscan.outlier_scores(state)
+    def _publish(self, state, own):
+        self.probabilities_ = hdbscan.probabilities(state)[own]
+        self.outlier_scores_ = hdbscan.outlier_scores(state)[own]
         self.condensed_tree_ = state.condensed
         self.single_linkage_tree_ = state.merges
         self.finite_ = state.finite
@@ -304,7 +306,7 @@ class HDBSCAN(MetricEstimator):
             tree=self.minimum_spanning_tree_,
             merges=self.single_linkage_tree_,
             condensed=self.condensed_tree_,
-            labels=self.labels_,
+            labels=self._labels_of_all,
             finite=self.finite_,
             core=self.core_distances_,
             x=self._fitted_rows,

@@ -16,6 +16,7 @@ from jaxcluster.cluster.kmedoids.clara import sample_rows
 from jaxcluster.cluster.kmedoids.fit import check_init
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
+from jaxcluster.core.processes import count_rows
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.fit_messages import PRECISION_MESSAGE, empty_message
 from jaxcluster.estimators.input_tables import canonical
@@ -34,6 +35,7 @@ METHODS = ("fasterpam", "clara")
     init="init",
     reported=("inertia_", "n_iter_"),
     objective="sum of distances",
+    takes_processes=True,
     choices={"metric": METRIC_CHOICES, "method": METHODS},
 )
 @dataclass(eq=False, repr=False)
@@ -120,7 +122,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
                 ``max_iter``.
         """
         X = self._rows_or_distances(X, reset=True)
-        self._check_params(*X.shape)
+        self._check_params(count_rows(self.mesh, X.shape[0]), X.shape[1])
         weights = self._check_weights(sample_weight, X.shape[0])
         fit = jax.device_get(self._call_function(X, weights))
         self.medoid_indices_ = np.array(fit.state.medoids)
@@ -130,7 +132,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
             self._medoid_rows = np.array(fit.state.centers)
         elif fit.state.centers is not None:
             self.cluster_centers_ = np.array(fit.state.centers)
-        self.labels_ = np.array(fit.labels)
+        self._keep_labels(fit.labels)
         self.inertia_ = float(fit.state.loss)
         self.n_iter_ = int(fit.steps)
         self.history_ = np.array(fit.history[: self.n_iter_])
@@ -211,7 +213,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
 
     def _check_attributes(self):
         super()._check_attributes()
-        medoids, n = self.medoid_indices_, len(self.labels_)
+        medoids, n = self.medoid_indices_, len(self._labels_of_all)
         whole = isinstance(medoids, np.ndarray) and medoids.ndim == 1 and medoids.dtype.kind in "iu"
         if not whole or not ((medoids >= 0) & (medoids < n)).all():
             raise ValueError(f"medoid_indices_ are not numbers of the {n} rows.")

@@ -11,6 +11,7 @@ from sklearn.neighbors import VALID_METRICS
 
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
+from jaxcluster.core.processes import gather_rows
 from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.datasets.gower import GowerScale, encode_gower
 from jaxcluster.estimators.base import Estimator
@@ -51,7 +52,20 @@ class MetricEstimator(ClusterMixin, Estimator):
     algorithm: Any
     leaf_size: Any
     n_jobs: Any
+    mesh: Any
     labels_: np.ndarray
+
+    @property
+    def _labels_of_all(self):
+        """Labels of the samples of the fit; of a mesh of several processes those of all, whose own part is labels_."""
+        return getattr(self, "_gathered_labels", self.labels_)
+
+    def _keep_labels(self, labels):
+        """Set ``labels_``, and the labels of all processes where the samples are spread over several."""
+        self.labels_ = np.array(labels)
+        vars(self).pop("_gathered_labels", None)
+        if self.mesh is not None and self.mesh.is_multi_process:
+            self._gathered_labels = gather_rows(self.labels_)
 
     @property
     def _precomputed(self):

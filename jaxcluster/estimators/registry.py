@@ -134,3 +134,20 @@ class EstimatorRegistry(Mapping[str, type]):
 
 
 ESTIMATORS = EstimatorRegistry()
+
+
+def check_processes(info: EstimatorInfo, mesh: Any) -> None:
+    """Raise ValueError where a mesh has devices of several processes and the method takes them of one.
+
+    Args:
+        info: of the method.
+        mesh: a checked mesh, or None.
+    """
+    if not info.takes_processes and mesh is not None and mesh.is_multi_process:
+        raise one_process_error(info)
+
+
+def one_process_error(info: EstimatorInfo) -> ValueError:
+    """Error of a method whose rows are not spread over processes, with those that take some."""
+    known = ", ".join(name for name in ESTIMATORS if ESTIMATORS.info(name).takes_processes)
+    return ValueError(f"{info.name} runs in one process. Methods for several are {known}.")

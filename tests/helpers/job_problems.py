@@ -1,9 +1,13 @@
-"""Rows and models of the tests of several processes, the same in each process."""
+"""Rows and fits of the tests of several processes, the same in each process."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import jaxcluster as jc
@@ -11,10 +15,68 @@ import jaxcluster as jc
 CUT = 120
 """Number of rows of the first process; the second one has the others."""
 
-MODELS = {
-    "kmeans": partial(jc.KMeans, 4, random_state=0),
-    "gmm": partial(jc.GaussianMixture, 4, covariance_type="diag", init_params="k-means++", random_state=0),
+OFFSET = 1e6
+"""Distance of all rows from the origin."""
+
+
+class Results(NamedTuple):
+    """Results of a fit, by name: with an entry for each row, integers or numbers, and those that all processes have.
+
+    Centers are published without their `OFFSET`.
+    """
+
+    of_rows: dict[str, np.ndarray]
+    of_all: dict[str, np.ndarray]
+
+
+def estimator(make: Callable[..., Any], *names: str, weighted: bool = False, of_rows: tuple[str, ...] = ()) -> Any:
+    """A problem whose results are the labels of an estimator, its predictions, and some of its attributes."""
+
+    def problem(x: np.ndarray, weights: np.ndarray, mesh: Any) -> Results:
+        model = make(mesh=mesh).fit(x, **({"sample_weight": weights} if weighted else {}))
+        per_row = {name: getattr(model, name) for name in ("labels_", *of_rows)}
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(f"{folder}/model")
+            loaded = jc.load(f"{folder}/model")
+        if hasattr(loaded, "predict"):
+            per_row["predicted"] = loaded.predict(x)
+        return Results(per_row, {name: near_origin(name, getattr(model, name)) for name in names})
+
+    return problem
+
+
+def near_origin(name: str, value: Any) -> np.ndarray:
+    """An attribute, coordinates without their offset."""
+    return np.asarray(value) - (OFFSET if name in ("cluster_centers_", "means_", "components_") else 0)
+
+
+def soft_kmeans(x: np.ndarray, weights: np.ndarray, mesh: Any) -> Results:
+    """Soft k-means in which the clusters of some rows are known."""
+    known = np.where(weights == 3, np.round((x[:, 0] - OFFSET) / 6).clip(0, 3).astype(int), -1)
+    fit = jc.soft_kmeans.fit(jax.random.key(0), x, 4, variance=1.0, weights=weights, known=known, mesh=mesh)
+    return Results({"labels": np.asarray(fit.labels)}, {"centers": np.asarray(fit.state.centers) - OFFSET})
+
+
+PROBLEMS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Results]] = {
+    "kmeans": estimator(partial(jc.KMeans, 4, random_state=0), "cluster_centers_"),
+    "gmm": estimator(
+        partial(jc.GaussianMixture, 4, covariance_type="diag", init_params="k-means++", random_state=0),
+        "means_",
+        weighted=True,
+    ),
+    "soft-kmeans": soft_kmeans,
+    "dbscan": estimator(partial(jc.DBSCAN, eps=2.0, min_samples=4), "core_sample_indices_", "components_"),
+    "hdbscan": estimator(jc.HDBSCAN, "core_distances_", "finite_", of_rows=("probabilities_", "outlier_scores_")),
+    "optics": estimator(jc.OPTICS, "ordering_", "core_distances_"),
+    "clara": estimator(
+        partial(jc.KMedoids, 4, method="clara", random_state=0),
+        "medoid_indices_",
+        "cluster_centers_",
+        "inertia_",
+        weighted=True,
+    ),
 }
+"""Fits of rows and weights over a mesh, or on one device for None."""
 
 
 def rows() -> tuple[np.ndarray, np.ndarray]:
@@ -24,5 +86,5 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
         The rows, (301, 5), and their weights.
     """
     rng = np.random.default_rng(0)
-    x = 1e6 + 6 * rng.integers(0, 4, (301, 1)) + rng.normal(size=(301, 5))
+    x = OFFSET + 6 * rng.integers(0, 4, (301, 1)) + rng.normal(size=(301, 5))
     return x, rng.integers(1, 4, 301).astype(np.float64)

@@ -7,25 +7,24 @@ import signal
 import sys
 
 import numpy as np
-from job_problems import CUT, MODELS, rows
+from job_problems import CUT, PROBLEMS, rows
 
 from jaxcluster import distributed
 from jaxcluster.sharding import row_mesh
 
 
 def main(out: str) -> None:
-    """Fit both models to the rows of this process, and write the labels of all rows to ``out``."""
+    """Fit the rows of this process by every method, and write the results of all rows to ``out``."""
     distributed.initialize(expected=2)
     x, weights = rows()
     mine = slice(0, CUT) if distributed.is_first() else slice(CUT, None)
-    results = {}
-    for name, make in MODELS.items():
-        weight = weights[mine] if name == "gmm" else None
-        model = make(mesh=row_mesh()).fit(x[mine], sample_weight=weight)
-        results[name] = distributed.gather_rows(model.labels_)
-        results[f"{name}_means"] = getattr(model, "cluster_centers_", getattr(model, "means_", None))
+    written = {}
+    for problem, fit in PROBLEMS.items():
+        results = fit(x[mine], weights[mine], row_mesh())
+        written |= {f"{problem} {name}": distributed.gather_rows(each) for name, each in results.of_rows.items()}
+        written |= {f"{problem} {name}": each for name, each in results.of_all.items()}
     if distributed.is_first():
-        np.savez(out, **results)
+        np.savez(out, **written)
     distributed.gather(0)  # the results are written
     if not distributed.is_first():
         os.kill(os.getpid(), signal.SIGKILL)

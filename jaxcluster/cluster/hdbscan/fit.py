@@ -39,7 +39,8 @@ from jaxcluster.cluster.hdbscan.tree import (
 )
 from jaxcluster.core import signals, validation
 from jaxcluster.core.messages import warn
-from jaxcluster.core.shard import check_own_mesh
+from jaxcluster.core.processes import gather_parts
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.ops.metric_params import bind_metric_params
 from jaxcluster.ops.neighbors.ring import nearest_rows_over
 from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree
@@ -82,8 +83,10 @@ def fit(
         metric, p: see `ops.metric_space.as_metric_space`; also "seuclidean", "mahalanobis" and SciPy's metrics of
             booleans, "dice", "rogerstanimoto", "russellrao" and "sokalsneath".
         metric_params: see `jaxcluster.ops.metric_params.bind_metric_params`.
-        mesh: of this process, over whose devices concrete dense samples are spread for core distances,
-            for metrics by matrix products: Euclidean, cosine and correlation; None for one device.
+        mesh: over whose devices concrete dense samples are spread for core distances, for metrics by matrix products:
+            Euclidean, cosine and correlation; None for one device. Where they are those of several processes, ``x`` has
+            the samples of this one, and so have the labels; the state is of the samples of all, in the order of the
+            processes, and each needs memory for all of them.
 
     Returns:
         `Fit` with an `HDBSCANState`, labels (n_samples,) int32 with −1 for noise, −2 for infinite samples and −3 for
@@ -100,7 +103,8 @@ def fit(
     check_sizes(min_cluster_size, min_samples, max_cluster_size)
     check_selection(cluster_selection_method, cluster_selection_epsilon, alpha)
     function, p = bind_metric_params(metric, metric_params, p)
-    check_own_mesh(mesh, x)
+    check_mesh(mesh, x)
+    x, own = gather_parts(mesh, x)
     x, finite, labels = _check_input(x, metric)
     scaled = scaled_space(x, function, p)
     n, min_samples = scaled.space.n, min_cluster_size if min_samples is None else min_samples
@@ -119,7 +123,7 @@ def fit(
     of_metric = (x, metric, dict(metric_params or {}), float(p), float(alpha), min_samples)
     empty = jnp.zeros((0,), jnp.float32)
     state = HDBSCANState(*of_tree, *of_metric)
-    return Fit(state, jax.device_put(labels), jnp.int32(n - 1), jnp.int32(Status.CONVERGED), empty)
+    return Fit(state, jax.device_put(labels[own]), jnp.int32(n - 1), jnp.int32(Status.CONVERGED), empty)
 
 
 def _labels(condensed, selected, threshold):

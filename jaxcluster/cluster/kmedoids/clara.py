@@ -49,7 +49,8 @@ from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.preparation import prepare
-from jaxcluster.core.shard import automatic, axis_of, check_own_mesh, rows_of, solve_over_rows
+from jaxcluster.core.processes import agree_on_key, gather_parts, whole
+from jaxcluster.core.shard import automatic, axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function
 from jaxcluster.types import Fit, KeyArray, Points, Status
@@ -92,8 +93,10 @@ def clara(
         p: the power of "minkowski", at least 1.
         init: "build" or "random".
         weights, tol, max_steps: as in `fit`.
-        mesh: of this process, whose devices share the samples drawn and the assignment of all concrete dense rows, for
-            metrics that do not change where all rows are moved, cosine and correlation; None for one device.
+        mesh: whose devices share the samples drawn and the assignment of all concrete dense rows, for metrics that do
+            not change where all rows are moved, cosine and correlation; None for one device. Where they are those of
+            several processes, ``x`` has the rows of this one, and so have the labels; medoids are numbers of the rows
+            of all, in the order of the processes, and each needs memory for all rows.
 
     Returns:
         `Fit` with a `KMedoidsState`, labels (n_samples,) int32 and, of the best sample, steps, status, residual and the
@@ -107,6 +110,8 @@ def clara(
     if is_precomputed(metric):
         raise ValueError("metric='precomputed' holds all distances already, and clara avoids them: use fit.")
     validation.check_choice("init", init, INITS)
+    check_mesh(mesh, x)
+    key, (x, weights, own) = agree_on_key(key, mesh), gather_parts(mesh, x, weights)
     x = check_medoid_rows(x)
     n = x.shape[0]
     k = validation.check_clusters(k, n)
@@ -136,7 +141,8 @@ def clara(
     arguments = key, points, tol, max_steps
     if mesh is not None:
         fitted = _clara_over_devices(spec, config, n_samples, size, mesh, *arguments)
-        return to_public(fitted, x, weights, public_spec, scale)
+        fitted = to_public(fitted, x, weights, public_spec, scale)
+        return fitted._replace(labels=jax.device_put(np.asarray(fitted.labels)[own]))
     # A round of swaps, and the assignment of all rows once for as many rounds as there may be.
     work = n_samples * k * (size * size + points.x.size / max_steps) if not validation.is_traced(max_steps) else 0
     run = _clara_in_chunks if chunks.is_long(work, max_steps, *arguments) else _clara
@@ -193,7 +199,7 @@ def _clara_in_chunks(spec, config, n_samples, size, key, points, tol, max_steps)
 
 
 def _check_mesh(mesh, x, weights, metric):
-    if check_own_mesh(mesh, x) is None:
+    if check_mesh(mesh, x) is None:
         return
     if validation.is_traced(x, weights):
         raise ValueError("mesh= takes concrete rows: call it outside of jit.")
@@ -208,15 +214,16 @@ def _clara_over_devices(spec, config, n_samples, size, mesh, key, points, tol, m
     keys = jnp.resize(jax.random.split(key, n_samples), (count,))
     index, rows, start_keys = _draw_samples(size, keys, points)
     searched = _search_samples((spec, config), mesh, start_keys, rows, tol, max_steps)
-    fits, medoids, centers = jax.tree.map(lambda leaf: leaf[:n_samples], jax.device_get(searched))
+    fits, medoids, centers = jax.tree.map(lambda leaf: np.asarray(whole(leaf))[:n_samples], searched)
     specs = rows_of(mesh)
     labels_spec = PartitionSpec(None, *specs.row)
     in_specs, static = (specs.row, specs.whole), (spec, axis_of(mesh))
-    losses, _ = solve_over_rows(_assign_all, static, mesh, in_specs, (specs.whole, labels_spec), points, centers)
-    losses = np.asarray(losses)
+    out_specs = specs.whole, labels_spec
+    assigned = solve_over_rows(_assign_all, static, mesh, in_specs, out_specs, points, centers, gathered=True)
+    losses = np.asarray(assigned[0])
     best = int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
     fitted = jax.tree.map(lambda leaf: leaf[best], fits)
-    medoids = jnp.asarray(np.asarray(index)[best][medoids[best]], jnp.int32)
+    medoids = jnp.asarray(np.asarray(whole(index))[best][medoids[best]], jnp.int32)
     status = jnp.int32(Status.INTERRUPTED if signals.interrupted() else fitted.status)
     state = KMedoidsState(medoids, None, jnp.asarray(losses[best]), None, jnp.asarray(fitted.state.residual))
     return Fit(state, None, jnp.asarray(fitted.steps), status, jnp.asarray(fitted.history))

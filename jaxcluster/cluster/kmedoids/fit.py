@@ -246,18 +246,18 @@ def build_problem(x, weights, spec: MetricSpec, k: int) -> tuple[Problem, Metric
 
 
 def rows_in_frame(x, weights, metric: str, mesh: Mesh | None = None) -> tuple[Prepared, str] | None:
-    """Concrete rows in a frame, spread over a mesh.
+    """Concrete rows in a frame, spread over a mesh; where it spans processes, each has all rows.
 
     Returns:
         The prepared rows, and the metric for them; None for metrics that no translation leaves unchanged.
     """
     if metric in TRANSLATION_INVARIANT:
-        return prepare(x, weights, mesh=mesh), metric
+        return prepare(x, weights, mesh=mesh, gathered=True), metric
     if metric in ("cosine", "correlation"):
         # 1 − cos is half the squared distance of unit rows, which may be translated. Rows of zeros have no direction.
         unit = unit_rows(np.asarray(x)) if metric == "cosine" else standardized_rows(np.asarray(x))
         if unit.any(axis=1).all():
-            return prepare(np.sqrt(0.5) * unit, weights, mesh=mesh), "sqeuclidean"
+            return prepare(np.sqrt(0.5) * unit, weights, mesh=mesh, gathered=True), "sqeuclidean"
     return None
 
 

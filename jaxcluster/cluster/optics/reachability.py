@@ -26,7 +26,8 @@ from jax.sharding import Mesh
 from jaxcluster.cluster.optics.extract import OPTICSState, as_count, check_xi, extract_dbscan, extract_xi
 from jaxcluster.core import signals, validation
 from jaxcluster.core.messages import warn
-from jaxcluster.core.shard import check_own_mesh
+from jaxcluster.core.processes import gather_parts
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
 from jaxcluster.ops.neighbors.ring import nearest_rows_over
 from jaxcluster.types import Fit, Status
@@ -77,8 +78,10 @@ def fit(
         method: "xi" for steep areas of the reachability plot (`extract_xi`), "dbscan" for a cut (`extract_dbscan`).
         eps: cut distance of "dbscan"; None for ``max_eps``.
         xi, min_cluster_size, predecessor_correction: of "xi".
-        mesh: of this process, over whose devices concrete dense samples are spread for core distances,
-            for metrics by matrix products: Euclidean, cosine and correlation; None for one device.
+        mesh: over whose devices concrete dense samples are spread for core distances, for metrics by matrix products:
+            Euclidean, cosine and correlation; None for one device. Where they are those of several processes, ``x`` has
+            the samples of this one, and so have the labels; the state is of the samples of all, in the order of the
+            processes, and each needs memory for all of them.
 
     Returns:
         `Fit` with an `OPTICSState`, labels (n_samples,) int32 with −1 for noise, steps (samples), status CONVERGED, and
@@ -92,6 +95,8 @@ def fit(
     """
     validation.check_choice("method", method, METHODS)
     max_eps, eps = check_limits(max_eps, eps, xi)
+    check_mesh(mesh, x)
+    x, own = gather_parts(mesh, x)
     space = as_metric_space(x, metric, p=p, symmetric=False)
     count = as_count("min_samples", min_samples, space.n)
     if method == "xi" and min_cluster_size is not None:
@@ -100,7 +105,7 @@ def fit(
     space, exponent = rescale_space(space)
     with np.errstate(over="ignore", under="ignore"):  # a radius beyond all distances, or below them
         reach = float(np.ldexp(max_eps, exponent))
-    core = nearest_rows_over(space, count, check_own_mesh(mesh, x))[1][:, -1].copy()
+    core = nearest_rows_over(space, count, mesh)[1][:, -1].copy()
     core[core > reach] = np.inf
     np.around(core, DECIMALS, out=core)
     order = compute_ordering(space, core, reach)
@@ -119,7 +124,7 @@ def fit(
         options = {"min_cluster_size": min_cluster_size, "predecessor_correction": predecessor_correction}
         labels, _ = extract_xi(state, xi=xi, min_samples=min_samples, **options)
     steps, status, empty = jnp.int32(space.n), jnp.int32(Status.CONVERGED), jnp.zeros((0,), jnp.float32)
-    return Fit(state, labels, steps, status, empty)
+    return Fit(state, jnp.asarray(np.asarray(labels)[own]), steps, status, empty)
 
 
 def check_limits(max_eps: float, eps: float | None, xi: float) -> tuple[float, float]:

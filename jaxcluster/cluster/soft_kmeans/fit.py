@@ -33,8 +33,9 @@ from jaxcluster.core.fold import all_reduce, fold_rows, map_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
-from jaxcluster.core.preparation import finalize, prepare, unpad
-from jaxcluster.core.shard import axis_of, check_own_mesh, rows_of, solve_over_rows
+from jaxcluster.core.preparation import Prepared, finalize, prepare, unpad
+from jaxcluster.core.processes import agree_on_status, gather
+from jaxcluster.core.shard import axis_of, check_mesh, row_sharding, rows_of, solve_over_rows
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import HIGHEST, squared_norms
@@ -144,7 +145,8 @@ def fit(
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features. Traced.
         max_steps: maximum number of steps. Traced.
         axis_name: the mapped axis over which samples are spread, inside shard_map.
-        mesh: of this process, over whose devices concrete samples are spread; None for one device.
+        mesh: over whose devices concrete samples are spread; None for one device. Where they are those of several
+            processes, ``x`` has the samples of this one, and so have the labels.
 
     Returns:
         `Fit` with a `SoftKMeansState`, labels (n_samples,) int32 of the nearest center, which are constants for
@@ -161,9 +163,9 @@ def fit(
     validation.check_positive("max_steps", max_steps)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
     known = None if known is None else check_known(known, x.shape[0], k)
-    prepared = prepare(x, weights, axis_name=axis_name, mesh=check_own_mesh(mesh, x))
+    prepared = prepare(x, weights, axis_name=axis_name, mesh=check_mesh(mesh, x))
     points, frame = prepared.points, prepared.frame
-    known = _padded_known(known, points)
+    known = _padded_known(known, prepared, mesh)
     variance = variance_in_frame(frame, variance, points.x.dtype)
     padded = padded_number(k, prepared, name, mesh, key, constraints, known, variance, tol, max_steps)
     static = Static(padded or k, name, history_capacity(max_steps), axis_of(mesh) or axis_name)
@@ -178,9 +180,10 @@ def fit(
         fitted = long_fit(static, *arguments, work=work, max_steps=max_steps, shown=shown)
     else:
         fitted = _fit(static, *arguments)
-    unresolved = unresolved_about_means(points, fitted.state.centers, fitted.labels) if prepared.narrowed else None
+    own = prepared.local().points
+    unresolved = unresolved_about_means(own, fitted.state.centers, fitted.labels) if prepared.narrowed else None
     fitted = finalize(fitted, prepared, partial(SoftKMeansState.leave, k=k), length=2, weight=1)
-    return with_precision_status(fitted, x, frame, unresolved)
+    return agree_on_status(with_precision_status(fitted, x, frame, unresolved), mesh)
 
 
 def free_energy(
@@ -198,7 +201,7 @@ def free_energy(
     """
     inside, prepared, variance = _in_one_frame(centers, x, variance, weights, frame)
     known = None if known is None else check_known(known, prepared.n, inside.shape[0])
-    known = _padded_known(known, prepared.points)
+    known = _padded_known(known, prepared)
     return prepared.unscale(_energy(inside, prepared.points, known, variance), length=2, weight=1)
 
 
@@ -421,10 +424,16 @@ def variance_in_frame(frame: Frame, variance, dtype) -> Float[Array, ""]:
     return jnp.asarray(np.minimum(inside, 2.0**MAX_VARIANCE_EXPONENT).astype(dtype))
 
 
-def _padded_known(known, points):
+def _padded_known(known, prepared: Prepared, mesh: Any = None):
+    """Known clusters with −1 for padding, and for all rows of a process that knows none where others know some."""
+    if prepared.is_part and gather(known is not None).any():
+        known = np.full(prepared.n, -1, np.int32) if known is None else np.asarray(known, np.int32)
+        total = prepared.points.weight.shape[0]
+        own = np.pad(known, (0, total // jax.process_count() - prepared.n), constant_values=-1)
+        return jax.make_array_from_process_local_data(row_sharding(mesh), own, (total,))
     if known is None:
         return None
-    extra = (0, points.weight.shape[0] - known.shape[0])
+    extra = (0, prepared.points.weight.shape[0] - known.shape[0])
     if validation.is_traced(known):
         return jnp.pad(known, extra, constant_values=-1)
     return np.pad(np.asarray(known), extra, constant_values=-1)

@@ -22,7 +22,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.core.shard import check_own_mesh, row_sharding, rows_of, solve_over_rows
+from jaxcluster.core.processes import spread
+from jaxcluster.core.shard import check_mesh, row_sharding, rows_of, solve_over_rows
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, minkowski_sums, tiles
 from jaxcluster.ops.neighbors.block_kernels import NO_INDEX
@@ -70,16 +71,16 @@ class Ring(NamedTuple):
 
 
 def on_ring(space: Any, mesh: Any) -> Ring:
-    """Put the rows of a metric space on the devices of a mesh.
+    """Put the rows of a metric space on the devices of a mesh; where it spans processes, each has all rows.
 
     Raises:
-        ValueError: a metric that is not a function of Euclidean distances, or devices of other processes.
+        ValueError: a metric that is not a function of Euclidean distances.
     """
     if isinstance(space, DistanceOracle) or space.power != 2:
         raise ValueError(
             "mesh= is for Euclidean, cosine and correlation distances of dense rows: leave it out for this metric."
         )
-    mesh = check_own_mesh(mesh)
+    mesh = check_mesh(mesh)
     unit = sample_scale(space.x)
     centered = (space.x - np.median(space.x, axis=0)) * unit
     x = np.clip(centered, -FLOAT32_LIMIT, FLOAT32_LIMIT).astype(np.float32)
@@ -92,7 +93,7 @@ def on_ring(space: Any, mesh: Any) -> Ring:
         np.pad(square, (0, short), constant_values=np.inf),
         np.arange(space.n + short, dtype=np.int32),
     )
-    return Ring(RowsOnRing(*jax.device_put(padded, row_sharding(mesh))), square, unit, mesh)
+    return Ring(RowsOnRing(*spread(padded, row_sharding(mesh))), square, unit, mesh)
 
 
 def nearest_rows_over(space: Any, k: int, mesh: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +109,8 @@ def nearest_rows_over(space: Any, k: int, mesh: Any) -> tuple[np.ndarray, np.nda
     count = min(n, k + max(SLACK, k))
     specs = rows_of(ring.mesh)
     static = count, ring.mesh.axis_names[0]
-    found = solve_over_rows(_nearest, static, ring.mesh, (specs.row,), (specs.row, specs.row), ring.rows)
+    out_specs = specs.row, specs.row
+    found = solve_over_rows(_nearest, static, ring.mesh, (specs.row,), out_specs, ring.rows, gathered=True)
     squares, candidates = (np.asarray(part)[:n] for part in found)
     kth = np.maximum(squares[:, k - 1].astype(np.float64), 0)
     # A candidate is safe only if the farthest one kept is beyond the k-th by more than the rounding of both squares.
@@ -164,9 +166,9 @@ def radius_counts(space: MetricSpace, ring: Ring, eps: float, labels: np.ndarray
     padded[:n] = labels
     specs, mesh = rows_of(ring.mesh), ring.mesh
     static = ROUNDING_FACTOR * (d + 8) * UNIT_ROUNDOFF, n, mesh.axis_names[0]
-    spread = jax.device_put(padded, row_sharding(mesh))
+    arguments = ring.rows, spread(padded, row_sharding(mesh)), limits
     in_specs = (specs.row, specs.row, specs.whole)
-    found = solve_over_rows(_count, static, mesh, in_specs, (specs.row,) * 4, ring.rows, spread, limits)
+    found = solve_over_rows(_count, static, mesh, in_specs, (specs.row,) * 4, *arguments, gathered=True)
     return RadiusCounts(*(np.asarray(part)[:n] for part in found))
 
 
