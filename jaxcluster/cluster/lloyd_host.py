@@ -23,6 +23,7 @@ from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.padding import pad_active, padded_tol
 from jaxcluster.core.preparation import Prepared
+from jaxcluster.core.processes import whole
 from jaxcluster.core.shard import axis_of, rows_of, solve_over_rows
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import DIFFERENCE_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
@@ -165,9 +166,8 @@ def unresolved_of(prepared: Prepared, run: HostLloydState) -> Bool[Array, " n"] 
     """Mask of `precision.unresolved_samples`, or None where the frame rounded none."""
     if not prepared.narrowed:
         return None
-    return unresolved_about_means(
-        prepared.points, _padded_centers(run.centers, prepared), _padded(run.labels, prepared)
-    )
+    centers, labels = _padded_centers(run.centers, prepared), _padded(run.labels, prepared)
+    return whole(unresolved_about_means(prepared.points, centers, labels))
 
 
 def check_costs(n: int, k: int) -> None:
@@ -182,7 +182,7 @@ def squared_distances(prepared: Prepared, centers: np.ndarray) -> np.ndarray:
     Distances beyond the range of the dtype become its largest number: they are ordered all the same, and the inertia
     of such a fit is not finite, which its status says.
     """
-    costs = np.asarray(_sqeuclidean(prepared.points.x, _padded_centers(centers, prepared)))
+    costs = np.asarray(whole(_sqeuclidean(prepared.points.x, _padded_centers(centers, prepared))))
     costs = np.ascontiguousarray(costs[: prepared.n, : len(centers)])
     if np.isfinite(costs).all():
         return costs

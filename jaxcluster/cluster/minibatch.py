@@ -37,6 +37,7 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import begin, history_capacity, status_with
 from jaxcluster.core.padding import padded_tol
 from jaxcluster.core.preparation import finalize, padded_size, prepare, unpad
+from jaxcluster.core.processes import gather_parts, keep_own_labels
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, shard_index, solve_over_rows, take_row
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
 from jaxcluster.core.sparse_rows import SparseRows
@@ -154,7 +155,9 @@ def fit(
         init_size: samples that initial centers are drawn from and tried on; None for three batches, at least 3k.
         reassignment_ratio: a center whose count is below this fraction of the largest is drawn again from the batch.
         axis_name: the mapped axis over which samples are spread, inside shard_map.
-        mesh: over whose devices concrete samples are spread, in the frame of all of them; None for one device.
+        mesh: over whose devices concrete samples are spread, in the frame of all of them; None for one device. Where
+            they are those of several processes, ``x`` has the samples of this one, and so have the labels; batches are
+            of the samples of all, and each process needs memory for all of them.
 
     Returns:
         `Fit` with a `MiniBatchState`, the labels of all samples, steps (batches), status, and the smoothed inertia per
@@ -163,10 +166,12 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
+    check_mesh(mesh, x)
+    x, weights, own = gather_parts(mesh, x, weights)
     options = {"weights": weights, "batch_size": batch_size, "init": init, "n_init": n_init, "tol": tol}
     options |= {"max_epochs": max_epochs, "max_no_improvement": max_no_improvement, "init_size": init_size}
     options |= {"reassignment_ratio": reassignment_ratio, "axis_name": axis_name, "mesh": mesh}
-    return fit_framed(key, x, k, **options)[0]
+    return keep_own_labels(fit_framed(key, x, k, **options)[0], own)
 
 
 @signals.keeping_result()
@@ -187,7 +192,7 @@ def fit_framed(
     axis_name: str | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Fit, Frame]:
-    """`fit` for callers that need its frame.
+    """`fit` for callers that need its frame; over several processes each has the samples of all.
 
     Returns:
         The fit, and the frame in which it was computed.
@@ -195,8 +200,6 @@ def fit_framed(
     key = validation.check_key(key)
     x, k = check_sparse_samples(x, k, axis_name)
     axis_name = axis_name if check_mesh(mesh, x) is None else axis_of(mesh)
-    if mesh is not None and mesh.is_multi_process:
-        raise ValueError("mini-batches are drawn in one process: pass a mesh of its own devices, or fit k-means.")
     n_local = x.shape[0]
     n = n_local if axis_name is None or mesh is not None else n_local * jax.lax.axis_size(axis_name)
     batch_size = validation.check_count("batch_size", batch_size)
@@ -207,7 +210,7 @@ def fit_framed(
     validation.check_positive("max_epochs", max_epochs)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
     runs = 1 if name == FROM_CENTERS else validation.check_count("n_init", n_init)
-    prepared = prepare(x, weights, axis_name=axis_name, pad_columns=True, mesh=mesh)
+    prepared = prepare(x, weights, axis_name=axis_name, pad_columns=True, mesh=mesh, gathered=True)
     columns = prepared.points.x.shape[1]
     # Sizes of programs follow the padded number of samples, so that close numbers share a program.
     most = max_epochs if validation.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
@@ -223,7 +226,8 @@ def fit_framed(
     if mesh is not None:
         specs = rows_of(mesh)
         in_specs = (specs.whole, specs.row, specs.whole, specs.whole)
-        fitted, unresolved = solve_over_rows(_fit.whole, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
+        out_specs = specs.fit, specs.row
+        fitted, unresolved = solve_over_rows(_fit.whole, static, mesh, in_specs, out_specs, *arguments, gathered=True)
     else:
         work, shown = batch_size * x.shape[1] * k, partial(prepared.unscale, length=2)
         fitted, unresolved = _fit(static, *arguments, work=work, max_steps=most, shown=shown)

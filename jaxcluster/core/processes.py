@@ -5,6 +5,7 @@ Functions that communicate must be called by every process of the job, in the sa
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import jax
@@ -53,8 +54,8 @@ def gather_parts(mesh: Mesh | None, x: Any, *per_row: Any) -> tuple[Any, ...]:
         return x, *per_row, slice(None)
     x = np.asarray(validation.check_matrix(x))
     per_row = tuple(None if each is None else np.asarray(each) for each in per_row)
-    # Numbers of dtypes, 0 for None: parts that do not fit together would be read as other numbers.
-    kinds = [x.shape[1], *(0 if each is None else 1 + each.dtype.num for each in (x, *per_row))]
+    # Digests of dtypes: parts that do not fit together would be read as other numbers.
+    kinds = [x.shape[1], *(0 if each is None else zlib.crc32(each.dtype.str.encode()) for each in (x, *per_row))]
     if (gather(np.array(kinds)) != kinds).any():
         raise ValueError("the processes have rows of different columns or dtypes, or weights in some of them only.")
     every = (None if each is None else gather_rows(each) for each in per_row)
@@ -67,6 +68,16 @@ def own_rows(mesh: Mesh | None, n: int) -> slice:
         return slice(None)
     start = int(gather(n)[: jax.process_index()].sum())
     return slice(start, start + n)
+
+
+def spans_processes(mesh: Mesh | None) -> bool:
+    """True for a mesh with devices of several processes."""
+    return mesh is not None and mesh.is_multi_process
+
+
+def keep_own_labels(fit: Fit, own: slice) -> Fit:
+    """Fit of the rows of all processes with the labels of this one alone: those of a slice by `own_rows`."""
+    return fit if own == slice(None) else fit._replace(labels=jax.device_put(np.asarray(fit.labels)[own]))
 
 
 def count_rows(mesh: Mesh | None, n: int) -> int:

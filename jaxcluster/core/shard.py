@@ -60,6 +60,13 @@ def check_own_mesh(mesh: Any, x: Any = None) -> Mesh | None:
     return mesh
 
 
+def own_mesh(mesh: Mesh | None) -> Mesh | None:
+    """Mesh of the devices of this process in a mesh of several, for what each computes by itself; else that mesh."""
+    if mesh is None or not mesh.is_multi_process:
+        return mesh
+    return row_mesh([device for device in mesh.devices.flat if device.process_index == jax.process_index()])
+
+
 def axis_of(mesh: Mesh | None) -> str | None:
     """Name of the axis of a mesh; None without one."""
     return None if mesh is None else mesh.axis_names[0]

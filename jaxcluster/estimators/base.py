@@ -153,7 +153,7 @@ class Estimator(PrintsSteps, BaseEstimator):
             as_key(random_state)
         if order is not None:
             validation.check_choice("order", order, (CANONICAL,))
-        check_processes(self.info, check_mesh(getattr(self, "mesh", None)))
+        check_processes(self, check_mesh(getattr(self, "mesh", None)))
 
     def _check_attributes(self) -> None:
         """Raise ValueError if the fitted attributes of a loaded model are unusable or inconsistent."""

@@ -10,12 +10,13 @@ import numpy as np
 from jaxcluster.cluster import balanced, constrained
 from jaxcluster.cluster.balanced.dual_newton import check_sizes
 from jaxcluster.cluster.seeding import AUTO_RESTARTS
+from jaxcluster.core.processes import gather_parts
 from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 
 
-@register("balanced-kmeans")
+@register("balanced-kmeans", takes_processes=True)
 @dataclass(eq=False, repr=False)
 class BalancedKMeans(CenterEstimator):
     """k-means with bounds on cluster sizes; by default sizes differ by at most one.
@@ -82,13 +83,14 @@ class BalancedKMeans(CenterEstimator):
         Warns:
             ConvergenceWarning: empty clusters, if ``size_min`` allows them, or values beyond float32.
         """
-        X = self._validate(X, reset=True)
+        X, own = gather_parts(self.mesh, self._validate(X, reset=True))
         self._check_params(*X.shape)
         bounds = {"size_min": self.size_min, "size_max": self.size_max}
         options = {"tol": self.tol, "max_steps": self.max_iter, "mesh": self.mesh, **bounds}
         runs = self._n_runs(auto=AUTO_RESTARTS)
         fit, frame = self._fit_from_starts(balanced.fit_framed, X, runs, **options)
         fit = self._publish(fit, frame, X, None)
+        self.labels_ = self.labels_[own]
         self.cluster_sizes_ = np.array(fit.state.sizes)
         self.n_iter_ = int(fit.steps)
         return self

@@ -312,8 +312,6 @@ def _fit_sorted(fit, bound):
         )
     if isinstance(arguments["X"], RowSource):
         raise ValueError("order='canonical' sorts rows in memory. Pass order=None for a source of rows.")
-    if (mesh := getattr(estimator, "mesh", None)) is not None and mesh.is_multi_process:
-        raise ValueError("order='canonical' sorts the rows of one process. Pass order=None for a mesh of several.")
     read = getattr(estimator, "_rows_or_distances", estimator._validate)
     arguments["X"] = as_rows(arguments["X"])
     x = read(arguments["X"], reset=True)

@@ -14,6 +14,7 @@ from jaxcluster.cluster import kmeans, minibatch
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import prepare
+from jaxcluster.core.processes import gather_parts
 from jaxcluster.estimators.base import CenterEstimator, as_key
 from jaxcluster.estimators.fit_messages import distinct_rows
 from jaxcluster.estimators.input_tables import canonical
@@ -28,6 +29,7 @@ AUTO_RESTARTS = 3
     "minibatch-kmeans",
     reported=("inertia_", "n_iter_", "n_steps_"),
     starts=10,
+    takes_processes=True,
     objective="smoothed inertia per row",
 )
 @dataclass(eq=False, repr=False)
@@ -108,8 +110,8 @@ class MiniBatchKMeans(CenterEstimator):
             ConvergenceWarning: fewer distinct samples than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
+        X, weights, own = gather_parts(self.mesh, X, self._check_weights(sample_weight, X.shape[0]))
         self._check_params(*X.shape)
-        weights = self._check_weights(sample_weight, X.shape[0])
         batch_size = min(self.batch_size, X.shape[0])
         with self._printed_live():
             fit, frame = minibatch.fit_framed(
@@ -130,6 +132,7 @@ class MiniBatchKMeans(CenterEstimator):
         if self._lacks_distinct_rows(fit, X, weights):
             fit = fit._replace(status=jax.numpy.int32(Status.EMPTY_CLUSTERS))
         fit = self._publish(fit, frame, X, weights)
+        self.labels_ = self.labels_[own]
         if not self.compute_labels:
             del self.labels_
         self.n_steps_ = int(fit.steps)

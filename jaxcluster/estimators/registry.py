@@ -136,15 +136,21 @@ class EstimatorRegistry(Mapping[str, type]):
 ESTIMATORS = EstimatorRegistry()
 
 
-def check_processes(info: EstimatorInfo, mesh: Any) -> None:
-    """Raise ValueError where a mesh has devices of several processes and the method takes them of one.
+def check_processes(estimator: Any, mesh: Any) -> None:
+    """Raise ValueError for devices of several processes where the method, or one of its parameters, is for one.
 
     Args:
-        info: of the method.
-        mesh: a checked mesh, or None.
+        estimator: of a class with ``info``.
+        mesh: its checked mesh, or None.
     """
-    if not info.takes_processes and mesh is not None and mesh.is_multi_process:
-        raise one_process_error(info)
+    if mesh is None or not mesh.is_multi_process:
+        return
+    if not estimator.info.takes_processes:
+        raise one_process_error(estimator.info)
+    if getattr(estimator, "order", None) is not None:
+        raise ValueError("order='canonical' sorts the rows of one process: pass order=None for a mesh of several.")
+    if callable(getattr(estimator, "init", None)):
+        raise ValueError("init= is a function, which may choose other centers in each process: pass its centers.")
 
 
 def one_process_error(info: EstimatorInfo) -> ValueError:

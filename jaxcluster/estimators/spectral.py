@@ -19,6 +19,8 @@ from jaxcluster.cluster.spectral.affinity_input import affinity_matrix, check_de
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import published_dtype
 from jaxcluster.core.messages import warn
+from jaxcluster.core.processes import agree_on_key, count_rows, gather_parts
+from jaxcluster.core.shard import own_mesh
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.base import Estimator, as_key
@@ -171,10 +173,16 @@ class _SpectralEstimator(Estimator):
     def _matrix(self, X, n_neighbors):
         return affinity_matrix(X, self.affinity, n_neighbors, self.mesh)
 
-    def _publish(self, embedding, dtype):
+    def _gathered(self, X):
+        """Rows of all processes where the mesh spans several, and the slice of the rows of this one."""
+        if self.mesh is not None and self.mesh.is_multi_process and self._precomputed:
+            raise ValueError(f"affinity={self.affinity!r} is for one process, which has all pairs: pass rows.")
+        return gather_parts(self.mesh, X)
+
+    def _publish(self, embedding, dtype, own):
         """Set the attributes of the eigenvectors; warn of an unusable graph and of vectors that did not converge."""
         host = jax.device_get(embedding)
-        self.embedding_ = np.array(host.vectors, dtype)
+        self.embedding_ = np.array(host.vectors[own], dtype)
         self.eigenvalues_, self.residuals_ = np.array(host.eigenvalues), np.array(host.residuals)
         self.n_connected_components_ = int(host.components)
         self.n_iter_, self.history_ = int(host.steps), np.array(host.history[: int(host.steps)])
@@ -214,7 +222,7 @@ class _SpectralEstimator(Estimator):
     def _weights_are_equal(self):
         """True if the second eigenvalue is n / (n − 1), its maximum, which only equal weights of all pairs reach."""
         # For n = 2 the second eigenvalue is n / (n − 1) = 2 for any weight, so it says nothing there.
-        n, further = len(self.embedding_), self.eigenvalues_[self._n_trivial :]
+        n, further = count_rows(self.mesh, len(self.embedding_)), self.eigenvalues_[self._n_trivial :]
         return n > 2 and len(further) > 0 and further[0] * (n - 1) / n > 1 - EIGENVALUE_ROUNDING
 
     def _summary_metrics(self):
@@ -224,6 +232,7 @@ class _SpectralEstimator(Estimator):
 @register(
     "spectral",
     clusters="n_clusters",
+    takes_processes=True,
     needs=NEIGHBORS,
     choices={"affinity": ("rbf", "nearest_neighbors"), "assign_labels": spectral.ASSIGNMENTS},
 )
@@ -316,26 +325,27 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
             UserWarning: the graph is not connected.
             ConvergenceWarning: eigenvectors that did not converge, or fewer distinct samples than clusters.
         """
-        X = self._rows_or_matrix(X)
+        X, own = self._gathered(self._rows_or_matrix(X))
         self._check_params(*X.shape)
         x, options = self._graph_input(X, self.gamma, self.n_neighbors)
         fit = spectral.fit(
-            as_key(self.random_state),
+            agree_on_key(as_key(self.random_state), self.mesh),
             x,
             self.n_clusters,
             n_components=self.n_components,
             assign_labels=self.assign_labels,
             n_init=self.n_init,
             tol=self._tol(),
-            mesh=self.mesh,
+            mesh=own_mesh(self.mesh),
             **options,
         )
-        self._publish(fit.state, published_dtype(X.data if scipy.sparse.issparse(X) else X))
-        self.labels_ = np.array(fit.labels)
+        self._publish(fit.state, published_dtype(X.data if scipy.sparse.issparse(X) else X), own)
+        labels = np.array(fit.labels)
+        self.labels_ = labels[own]
         self.status_ = Status(int(fit.status))
         if self.status_ == Status.EMPTY_CLUSTERS:
             warn(
-                f"Number of distinct clusters ({np.unique(self.labels_).size}) found smaller than n_clusters "
+                f"Number of distinct clusters ({np.unique(labels).size}) found smaller than n_clusters "
                 f"({self.n_clusters}): the embedding has too few distinct rows. Pass fewer clusters.",
                 ConvergenceWarning,
             )
@@ -402,7 +412,7 @@ def _one_weight(affinity) -> Any:
     return weight
 
 
-@register("spectral-embedding", needs=NEIGHBORS)
+@register("spectral-embedding", needs=NEIGHBORS, takes_processes=True)
 @dataclass(eq=False, repr=False)
 class SpectralEmbedding(_SpectralEstimator):
     """Laplacian eigenmaps: samples embedded by the smoothest vectors over their graph; scikit-learn's interface.
@@ -462,15 +472,15 @@ class SpectralEmbedding(_SpectralEstimator):
         Warns:
             UserWarning, ConvergenceWarning: a graph that is not connected; eigenvectors that did not converge.
         """
-        X = self._rows_or_matrix(X)
+        X, own = self._gathered(self._rows_or_matrix(X))
         self._check_params(*X.shape)
         neighbors = max(X.shape[0] // 10, 1) if self.n_neighbors is None else self.n_neighbors
         self.n_neighbors_ = validation.check_count("n_neighbors", neighbors)
         gamma = 1 / X.shape[1] if self.gamma is None else self.gamma
         x, options = self._graph_input(X, gamma, self.n_neighbors_)
-        options |= {"drop_first": True, "tol": self._tol(), "mesh": self.mesh}
-        embedding = spectral.embed(as_key(self.random_state), x, self.n_components, **options)
-        self._publish(embedding, published_dtype(X.data if scipy.sparse.issparse(X) else X))
+        options |= {"drop_first": True, "tol": self._tol(), "mesh": own_mesh(self.mesh)}
+        embedding = spectral.embed(agree_on_key(as_key(self.random_state), self.mesh), x, self.n_components, **options)
+        self._publish(embedding, published_dtype(X.data if scipy.sparse.issparse(X) else X), own)
         self.status_ = Status(int(embedding.status))
         return self
 

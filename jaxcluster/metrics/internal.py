@@ -28,8 +28,9 @@ from numpy.typing import ArrayLike
 
 from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype, published_dtype, translated_alike
+from jaxcluster.core.processes import gather_parts, gather_rows, spans_processes
 from jaxcluster.core.programs import limit_programs
-from jaxcluster.core.shard import check_mesh
+from jaxcluster.core.shard import check_mesh, own_mesh
 from jaxcluster.core.sparse_input import check_rows
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.gower import encode_gower
@@ -92,7 +93,8 @@ def silhouette_samples(
         p: Minkowski's power.
         categorical: for "gower", the categorical columns, as in `jaxcluster.metrics.gower_distances`.
         mesh: devices that share the work, such as ``jaxcluster.sharding.row_mesh()``, each with all samples; None for
-            one. For metrics that are computed on devices.
+            one. For metrics that are computed on devices. Where they are those of several processes, X and labels are
+            of this one, and so is the result; each process needs memory for the samples of all.
 
     Returns:
         (n_samples,) silhouettes, float64 for float64 and integer samples in NumPy, else in the dtype of the samples; 0
@@ -106,12 +108,12 @@ def silhouette_samples(
 
     Source: Rousseeuw, Silhouettes, 1987.
     """
+    check_mesh(mesh, X)
+    X, labels, own = gather_parts(mesh, X, labels)
     X, metric = _encode_tables(X, metric, categorical)
     metric = plain_metric(metric, p, also=(PRECOMPUTED,))
     dtype = published_dtype(X) if isinstance(X, (np.ndarray, jax.Array)) else np.dtype(np.float64)
     X, encoded = _check_samples(X, labels, "silhouette_samples", distances=metric == PRECOMPUTED)
-    if check_mesh(mesh, X) is not None and mesh.is_multi_process:
-        raise ValueError("silhouettes are computed in one process: pass a mesh of its own devices.")
     if is_sparse(X):
         X = _in_own_unit(X) if metric == "sqeuclidean" else X
         return _host_silhouettes(distances_to_all(X, metric), encoded).astype(published_dtype(X.data))
@@ -128,7 +130,7 @@ def silhouette_samples(
         prepared = silhouette_arguments(X, encoded, metric, p)
         if prepared is not None:
             arguments, program = prepared
-            return silhouettes(*arguments, mesh=mesh, **program)[: len(X)].astype(dtype)
+            return silhouettes(*arguments, mesh=own_mesh(mesh), own=own, **program)[: len(X)].astype(dtype)[own]
     if mesh is not None:
         raise ValueError(f"metric={metric!r} is computed on the host: leave out mesh=.")
     wide = X.astype(np.float64)
@@ -172,6 +174,11 @@ def silhouette_score(
         ValueError, TypeError: as `silhouette_samples`, of the subset.
     """
     _check_concrete(X, labels, "silhouette_score")
+    if spans_processes(mesh):
+        if sample_size is not None:
+            raise ValueError("sample_size= draws from the samples of one process: leave it out, or leave out mesh=.")
+        options = {"metric": metric, "p": p, "categorical": categorical, "mesh": mesh}
+        return float(np.mean(gather_rows(silhouette_samples(X, labels, **options)), dtype=np.float64))
     X, metric = _encode_tables(X, metric, categorical)
     if sample_size is not None:
         X, _ = _check_samples(X, labels, "silhouette_score", count=False, distances=metric == PRECOMPUTED)

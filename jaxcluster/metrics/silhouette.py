@@ -252,18 +252,24 @@ def silhouettes(
     *,
     tile: int,
     mesh: Mesh | None = None,
+    own: slice = slice(None),
     **program: Any,
 ) -> np.ndarray:
     """`tiled_silhouettes` on the host, (n,), computed in parts between which Ctrl-C raises KeyboardInterrupt.
 
-    With a mesh each device has all samples and computes an equal share of the tiles of a part.
+    With a mesh each device has all samples and computes an equal share of the tiles of a part. Of a slice ``own`` only
+    the tiles with its samples are computed.
     """
     mesh = None if mesh is None else automatic(mesh)
     rows, layout = jax.device_put((rows, layout), None if mesh is None else NamedSharding(mesh, PartitionSpec()))
     out, devices = np.zeros(rows.x.shape[0], rows.x.dtype), 1 if mesh is None else mesh.size
     program["tile"] = tile
 
+    tiles = int(tiles)
+    begun, tiles = (0, tiles) if own == slice(None) else (own.start // tile, min(tiles, -(-own.stop // tile)))
+
     def run(first, stop):
+        first, stop = first + begun, stop + begun
         limits = _split_range(first, stop, devices)
         if mesh is None:
             parts = [tiled_silhouettes(rows, layout, k, np.int32(stop), np.int32(first), **program)]
@@ -274,7 +280,7 @@ def silhouettes(
             done = slice(begin * tile, end * tile)
             out[done] = part[done]
 
-    chunks.in_parts(run, int(tiles), work=tile * rows.x.size / devices)
+    chunks.in_parts(run, tiles - begun, work=tile * rows.x.size / devices)
     return out
 
 

@@ -57,6 +57,19 @@ def soft_kmeans(x: np.ndarray, weights: np.ndarray, mesh: Any) -> Results:
     return Results({"labels": np.asarray(fit.labels)}, {"centers": np.asarray(fit.state.centers) - OFFSET})
 
 
+def transport(x: np.ndarray, weights: np.ndarray, mesh: Any) -> Results:
+    """Optimal transport to a few points that all processes have."""
+    solved = jc.sinkhorn.solve(x, rows()[0][:7], a=weights, b=np.full(7, rows()[1].sum() / 7), epsilon=5.0, mesh=mesh)
+    return Results({"f": solved.f, "a": solved.a}, {"g": solved.g, "transport_cost": solved.transport_cost})
+
+
+def silhouettes(x: np.ndarray, weights: np.ndarray, mesh: Any) -> Results:
+    """Silhouettes of rough clusters."""
+    labels = (x[:, 0] > OFFSET + 9).astype(int)
+    samples = jc.metrics.silhouette_samples(x, labels, mesh=mesh)
+    return Results({"silhouettes": samples}, {"score": jc.metrics.silhouette_score(x, labels, mesh=mesh)})
+
+
 PROBLEMS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Results]] = {
     "kmeans": estimator(partial(jc.KMeans, 4, random_state=0), "cluster_centers_"),
     "gmm": estimator(
@@ -65,6 +78,10 @@ PROBLEMS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Results]] = {
         weighted=True,
     ),
     "soft-kmeans": soft_kmeans,
+    "minibatch": estimator(
+        partial(jc.MiniBatchKMeans, 4, batch_size=64, random_state=0), "cluster_centers_", "n_iter_", weighted=True
+    ),
+    "balanced": estimator(partial(jc.BalancedKMeans, 4, random_state=0), "cluster_centers_", "cluster_sizes_"),
     "dbscan": estimator(partial(jc.DBSCAN, eps=2.0, min_samples=4), "core_sample_indices_", "components_"),
     "hdbscan": estimator(jc.HDBSCAN, "core_distances_", "finite_", of_rows=("probabilities_", "outlier_scores_")),
     "optics": estimator(jc.OPTICS, "ordering_", "core_distances_"),
@@ -75,6 +92,20 @@ PROBLEMS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Results]] = {
         "inertia_",
         weighted=True,
     ),
+    "spectral": estimator(
+        partial(
+            jc.SpectralClustering,
+            4,
+            affinity="nearest_neighbors",
+            n_neighbors=80,
+            assign_labels="cluster_qr",
+            random_state=0,
+        ),
+        "eigenvalues_",
+        of_rows=("embedding_",),
+    ),
+    "transport": transport,
+    "silhouettes": silhouettes,
 }
 """Fits of rows and weights over a mesh, or on one device for None."""
 

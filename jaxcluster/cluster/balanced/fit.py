@@ -30,7 +30,8 @@ from jaxcluster.cluster.precision import with_precision_status
 from jaxcluster.core import signals, validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import finalize, prepare
-from jaxcluster.core.shard import check_own_mesh
+from jaxcluster.core.processes import gather_parts, keep_own_labels
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
 
@@ -90,8 +91,9 @@ def fit(
         n_init: runs from different initial centers; the one of least inertia is returned. 1 where ``init`` is an array.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
         max_steps: maximum number of steps of a run.
-        mesh: of this process, over whose devices the samples are spread for seeds, distances and means; assignments are
-            found on the host all the same. None for one device.
+        mesh: over whose devices the samples are spread for seeds, distances and means; assignments are found on the
+            host all the same. None for one device. Where they are those of several processes, ``x`` has the samples of
+            this one, and so have the labels; each process finds the assignment of all, and needs memory for it.
 
     Returns:
         `Fit` with a `BalancedState`, labels (n_samples,) int32, steps, status and the inertia after each step. Status
@@ -102,8 +104,11 @@ def fit(
         ValueError, TypeError: wrong shapes, values or names; bounds that are infeasible, and by how many samples;
             traced arguments.
     """
+    check_mesh(mesh, x)
+    x, own = gather_parts(mesh, x)
     options = {"size_min": size_min, "size_max": size_max, "init": init, "n_init": n_init}
-    return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps, mesh=mesh)[0]
+    fitted, _ = fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps, mesh=mesh)
+    return keep_own_labels(fitted, own)
 
 
 @signals.keeping_result()
@@ -120,7 +125,7 @@ def fit_framed(
     max_steps: Any,
     mesh: Mesh | None = None,
 ) -> tuple[Fit, Frame]:
-    """`fit` for callers that need its frame.
+    """`fit` for callers that need its frame; over several processes each has the samples of all.
 
     Returns:
         The fit, and the frame in which it was computed.
@@ -130,7 +135,7 @@ def fit_framed(
     bounds = check_sizes(size_min, size_max, x.shape[0], k)
     # Before anything of that size is allocated.
     check_costs(x.shape[0], k)
-    prepared = prepare(x, pad_columns=True, mesh=check_own_mesh(mesh, x))
+    prepared = prepare(x, pad_columns=True, mesh=check_mesh(mesh, x), gathered=True)
 
     def assign(centers, duals):
         # The dual variables of the last assignment are a warm start: centers have moved little.

@@ -49,7 +49,7 @@ from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.preparation import prepare
-from jaxcluster.core.processes import agree_on_key, gather_parts, whole
+from jaxcluster.core.processes import agree_on_key, gather_parts, keep_own_labels, whole
 from jaxcluster.core.shard import automatic, axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function
@@ -141,8 +141,7 @@ def clara(
     arguments = key, points, tol, max_steps
     if mesh is not None:
         fitted = _clara_over_devices(spec, config, n_samples, size, mesh, *arguments)
-        fitted = to_public(fitted, x, weights, public_spec, scale)
-        return fitted._replace(labels=jax.device_put(np.asarray(fitted.labels)[own]))
+        return keep_own_labels(to_public(fitted, x, weights, public_spec, scale), own)
     # A round of swaps, and the assignment of all rows once for as many rounds as there may be.
     work = n_samples * k * (size * size + points.x.size / max_steps) if not validation.is_traced(max_steps) else 0
     run = _clara_in_chunks if chunks.is_long(work, max_steps, *arguments) else _clara

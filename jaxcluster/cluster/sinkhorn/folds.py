@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 from jaxcluster.cluster.sinkhorn.problem import TILE, CheckedProblem, Problem, TileCost, exact_tile
 from jaxcluster.core import validation
 from jaxcluster.core.fold import SUM, Monoid, fold_rows, tile_rows
-from jaxcluster.core.shard import automatic, axis_of, check_own_mesh, row_sharding, rows_of
+from jaxcluster.core.processes import spread
+from jaxcluster.core.shard import automatic, axis_of, check_mesh, row_sharding, rows_of
 from jaxcluster.types import Array, Float
 
 
@@ -56,21 +57,23 @@ def fold_problem(
 def spread_problem(checked: CheckedProblem, mesh: Any) -> CheckedProblem:
     """The problem with its rows spread over a mesh, padded with weight 0; None leaves it as it is.
 
+    Over several processes each has the rows of all.
+
     Raises:
         TypeError: no mesh.
-        ValueError: several axes, devices of other processes, or traced arguments.
+        ValueError: several axes, or traced arguments.
     """
-    if check_own_mesh(mesh) is None:
+    if check_mesh(mesh) is None:
         return checked
     problem, mesh = checked.problem, automatic(mesh)
     if validation.is_traced(checked):
         raise ValueError("mesh= takes concrete points and costs: call it outside of jit.")
     short = -problem.a.shape[0] % mesh.size
 
-    def spread(leaf):
-        return jax.device_put(jnp.pad(leaf, [(0, short), *[(0, 0)] * (leaf.ndim - 1)]), row_sharding(mesh))
+    def put(leaf):
+        return spread(jnp.pad(leaf, [(0, short), *[(0, 0)] * (leaf.ndim - 1)]), row_sharding(mesh))
 
-    rows, a, constant_a = jax.tree.map(spread, (problem.rows, problem.a, problem.constant_a))
+    rows, a, constant_a = jax.tree.map(put, (problem.rows, problem.a, problem.constant_a))
     spread_rows = problem._replace(rows=rows, a=a, constant_a=constant_a, devices=RowDevices(mesh))
     return checked._replace(problem=spread_rows)
 

@@ -65,6 +65,8 @@ from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.implicit import at_optimum, implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity
+from jaxcluster.core.processes import gather_parts, spans_processes, whole
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.types import Status
 
 INFINITE_EPSILON = 2.0**24
@@ -119,7 +121,9 @@ def solve(
             None begins with ``epsilon`` itself. Traced.
         num_iters: take exactly this many iterations (static), and differentiate through all of them instead.
         start: (m,) initial potentials of y, or None for 0.
-        mesh: of this process, over whose devices concrete points x, and the rows of the plan, are spread; None for one.
+        mesh: over whose devices concrete points x, and the rows of the plan, are spread; None for one. Where they are
+            those of several processes, ``x`` and ``a`` are of this one, y and ``b`` the same in all; f is of its
+            points, and each process needs memory for the points of all. Ctrl-C is then answered at the end.
 
     Returns:
         A `Transport`.
@@ -132,10 +136,11 @@ def solve(
     T. Lehmann, M.-K. von Renesse, A. Sambale and A. Uschmajew, A note on overrelaxation in the Sinkhorn algorithm,
     Optimization Letters 16 (2022).
     """
+    check_mesh(mesh)
+    x, a, own = gather_parts(mesh, x, a)
     numbers = {"a": a, "b": b, "cost": cost, "epsilon": epsilon, "rho_a": rho_a, "rho_b": rho_b}
-    return transport_of(
-        partial(points_problem, x, y, **numbers), tol, max_steps, omega, epsilon_decay, num_iters, start, mesh
-    )
+    problem = partial(points_problem, x, y, **numbers)
+    return _own_part(transport_of(problem, tol, max_steps, omega, epsilon_decay, num_iters, start, mesh), own)
 
 
 @signals.keeping_result()
@@ -170,10 +175,17 @@ def solve_cost(
     Raises:
         ValueError, TypeError: as `solve`; costs that are NaN or -inf; mass that must move and has all costs infinite.
     """
+    check_mesh(mesh)
+    costs, a, own = gather_parts(mesh, costs, a)
     numbers = {"a": a, "b": b, "epsilon": epsilon, "rho_a": rho_a, "rho_b": rho_b}
-    return transport_of(
-        partial(matrix_problem, costs, **numbers), tol, max_steps, omega, epsilon_decay, num_iters, start, mesh
-    )
+    problem = partial(matrix_problem, costs, **numbers)
+    return _own_part(transport_of(problem, tol, max_steps, omega, epsilon_decay, num_iters, start, mesh), own)
+
+
+def _own_part(transport: Transport, own: slice) -> Transport:
+    """Transport with the rows of this process of a problem that each process has all rows of."""
+    f, a, f_rest = (each if own == slice(None) else each[own] for each in (transport.f, transport.a, transport.f_rest))
+    return transport._replace(f=f, a=a, f_rest=f_rest)
 
 
 def transport_of(
@@ -207,6 +219,9 @@ def transport_of(
             checked = spread_problem(make_problem(wide=True), mesh)
             solution = solve_checked(checked, *options, start=start, symmetric=symmetric)
     with np.errstate(invalid="ignore", over="ignore"):
+        if spans_processes(mesh):
+            solution = jax.tree.map(whole, solution)
+            checked = checked._replace(problem=jax.tree.map(whole, checked.problem._replace(rows=())))
         return publish_solution(np, checked, jax.device_get(solution))
 
 
@@ -237,7 +252,9 @@ def solve_checked(
     arguments = problem, _rounding_of_constants(checked), start, omega, epsilon_decay, tol, max_steps
     width = sum(leaf.shape[-1] for leaf in jax.tree.leaves(problem.columns))
     work = iteration_work(problem.a.shape[0], size, width)
-    if num_iters is None and chunks.is_long(work, max_steps, *arguments):
+    # The chunks of a process follow its clock, and all processes must run the same programs.
+    alone = problem.devices is None or not spans_processes(problem.devices.mesh)
+    if num_iters is None and alone and chunks.is_long(work, max_steps, *arguments):
         return _solve_in_chunks(static, *arguments, work=work)
     return _solve(static, *arguments)
 

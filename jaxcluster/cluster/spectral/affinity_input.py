@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 from jaxcluster.core import memory, validation
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.preparation import padded_size
+from jaxcluster.core.processes import agree_on_key, gather_parts
+from jaxcluster.core.shard import own_mesh
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.affinity import (
     Affinity,
@@ -28,6 +30,7 @@ from jaxcluster.ops.affinity import (
 )
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
 from jaxcluster.ops.metric_space import as_metric_space, concrete_rows, float64_tables
+from jaxcluster.types import KeyArray
 
 AFFINITIES = ("rbf", "nearest_neighbors", "precomputed", "precomputed_nearest_neighbors")
 """Affinities by name."""
@@ -112,6 +115,42 @@ def affinity_matrix(
     elif not scipy.sparse.issparse(x) and not isinstance(x, Affinity):
         check_dense_memory(np.shape(x)[0], affinity)
     return check_affinity(x).astype(np.float64)
+
+
+class GatheredInput(NamedTuple):
+    """Input of a fit in which each process has the rows of all.
+
+    Attributes:
+        key: of the first process.
+        x: the rows of all, or weights between them.
+        affinity: the affinity, or "precomputed".
+        mesh: devices of this process.
+        own: slice of its rows.
+    """
+
+    key: KeyArray
+    x: Any
+    affinity: Any
+    mesh: Mesh | None
+    own: slice
+
+
+def gather_input(key: KeyArray, x: Any, affinity: Any, n_neighbors: int, mesh: Mesh | None) -> GatheredInput:
+    """Input of a fit over a mesh; where it spans processes, their devices search for the neighbors of all rows.
+
+    The solver steps until it has converged, in chunks whose sizes follow the clock: each process runs its own.
+
+    Raises:
+        ValueError: precomputed weights or distances over several processes.
+    """
+    if mesh is None or not mesh.is_multi_process:
+        return GatheredInput(key, x, affinity, mesh, slice(None))
+    if isinstance(x, Affinity) or str(affinity).startswith("precomputed"):
+        raise ValueError(f"affinity={affinity!r} is for one process, which has the weights of all pairs: pass rows.")
+    x, own = gather_parts(mesh, x)
+    if affinity == "nearest_neighbors":
+        x, affinity = affinity_matrix(x, affinity, n_neighbors, mesh), "precomputed"
+    return GatheredInput(agree_on_key(key, mesh), x, affinity, own_mesh(mesh), own)
 
 
 class PaddedAffinity(NamedTuple):

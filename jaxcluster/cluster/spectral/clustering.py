@@ -25,12 +25,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcluster.cluster import kmeans
-from jaxcluster.cluster.spectral.affinity_input import count_samples
+from jaxcluster.cluster.spectral.affinity_input import count_samples, gather_input
 from jaxcluster.cluster.spectral.embedding import MAX_STEPS, publish_embedding, solve_embedding
 from jaxcluster.core import signals, validation
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.iterate import iterate
+from jaxcluster.core.processes import keep_own_labels
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.ops.affinity import Affinity, as_affinity, cut_and_volume, scale_to_unit
 from jaxcluster.ops.distance import HIGHEST, normalize
 from jaxcluster.ops.graph import check_affinity
@@ -95,7 +97,9 @@ def fit(
     """
     key = validation.check_key(key)
     validation.check_choice("assign_labels", assign_labels, ASSIGNMENTS)
-    k = validation.check_clusters(k, count_samples(x))
+    check_mesh(mesh, None if str(affinity).startswith("precomputed") else x)
+    key, every, affinity, mesh, own = gather_input(key, x, affinity, n_neighbors, mesh)
+    k = validation.check_clusters(k, count_samples(every))
     wide = k if n_components is None else validation.check_count("n_components", n_components)
     if assign_labels != "kmeans" and wide != k:
         raise ValueError(
@@ -106,7 +110,7 @@ def fit(
     solver_key, label_key = _two_keys(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "tol": tol, "max_steps": max_steps}
     # Labels are assigned in the unit of the solver, in which no entry leaves the range of a dtype.
-    embedding, exponent = solve_embedding(solver_key, x, wide, drop_first=False, mesh=mesh, **options)
+    embedding, exponent = solve_embedding(solver_key, every, wide, drop_first=False, mesh=mesh, **options)
     status = embedding.status
     if assign_labels == "kmeans":
         clusters = kmeans.fit(label_key, embedding.vectors, k, n_init=n_init, mesh=mesh)
@@ -116,8 +120,9 @@ def fit(
         labels = discretize(label_key, embedding.vectors)
     else:
         labels = cluster_qr(embedding.vectors)
-    embedding = publish_embedding(embedding, x, exponent)
-    return Fit(embedding, labels, embedding.steps, jnp.asarray(status, jnp.int32), embedding.history)
+    embedding = publish_embedding(embedding, x, exponent, own)
+    fitted = Fit(embedding, labels, embedding.steps, jnp.asarray(status, jnp.int32), embedding.history)
+    return keep_own_labels(fitted, own)
 
 
 def discretize(

@@ -19,12 +19,18 @@ import numpy as np
 import scipy.sparse
 from jax.sharding import Mesh
 
-from jaxcluster.cluster.spectral.affinity_input import check_options, count_samples, padded_affinity, traced_affinity
+from jaxcluster.cluster.spectral.affinity_input import (
+    check_options,
+    count_samples,
+    gather_input,
+    padded_affinity,
+    traced_affinity,
+)
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import publish, published_dtype
 from jaxcluster.core.iterate import advance, begin, status_of
-from jaxcluster.core.shard import check_own_mesh
+from jaxcluster.core.shard import check_mesh, check_own_mesh
 from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import Affinity, laplacian
 from jaxcluster.ops.graph import components
@@ -105,8 +111,10 @@ def embed(
         tol: largest residual; smaller where eigenvalues are close, see `jaxcluster.ops.eigen.smallest_eigenpairs`. 0
             takes all steps.
         max_steps: most steps of the eigensolver.
-        mesh: of this process, over whose devices the rows of the graph, of its vectors and, for "nearest_neighbors",
-            of the search are spread; x is concrete, and sparse only where precomputed. None for one device.
+        mesh: over whose devices the rows of the graph, of its vectors and, for "nearest_neighbors", of the search are
+            spread; x is concrete, and sparse only where precomputed. None for one device. Where they are those of
+            several processes, ``x`` has the rows of this one, and so has the result: all share the search, each solves
+            for the eigenvectors of all rows on its own devices, and needs memory for the graph of all.
 
     Returns:
         An `Embedding`; for concrete rows in float64 if they are float64 or integers, else float32.
@@ -116,8 +124,10 @@ def embed(
     """
     key = validation.check_key(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "drop_first": drop_first}
-    embedding, exponent = solve_embedding(key, x, k, **options, tol=tol, max_steps=max_steps, mesh=mesh)
-    return publish_embedding(embedding, x, exponent)
+    check_mesh(mesh, None if str(affinity).startswith("precomputed") else x)
+    key, every, options["affinity"], mesh, own = gather_input(key, x, affinity, n_neighbors, mesh)
+    embedding, exponent = solve_embedding(key, every, k, **options, tol=tol, max_steps=max_steps, mesh=mesh)
+    return publish_embedding(embedding, x, exponent, own)
 
 
 def solve_embedding(
@@ -149,12 +159,12 @@ def solve_embedding(
     return host._replace(vectors=host.vectors[:n]), weights.exponent
 
 
-def publish_embedding(embedding: Embedding, x: Any, exponent: int) -> Embedding:
-    """Embedding by `solve_embedding`, in the unit of the weights of x and in the dtype of the results."""
+def publish_embedding(embedding: Embedding, x: Any, exponent: int, own: slice = slice(None)) -> Embedding:
+    """Own rows of an embedding by `solve_embedding`, in the unit of the weights of x and the dtype of the results."""
     if not isinstance(embedding.vectors, np.ndarray):
         return embedding
     dtype = published_dtype(x.data if scipy.sparse.issparse(x) else x)
-    embedding = embedding._replace(vectors=np.ldexp(embedding.vectors, -exponent))
+    embedding = embedding._replace(vectors=np.ldexp(embedding.vectors[own], -exponent))
     return Embedding(*(publish(leaf, dtype if leaf.dtype.kind == "f" else np.dtype(np.int32)) for leaf in embedding))
 
 

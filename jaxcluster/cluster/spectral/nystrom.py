@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcluster.cluster import kmeans
-from jaxcluster.cluster.spectral.affinity_input import check_gamma
+from jaxcluster.cluster.spectral.affinity_input import check_gamma, gather_input
 from jaxcluster.cluster.spectral.clustering import status_of_kmeans
 from jaxcluster.core import validation
 from jaxcluster.core.compilation import persistent_jit
@@ -32,7 +32,8 @@ from jaxcluster.core.dtypes import publish, published_dtype
 from jaxcluster.core.fold import MAX, MIN, all_reduce, fold_rows, map_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import padded_size, prepare
-from jaxcluster.core.shard import axis_of, check_own_mesh, rows_of, solve_over_rows
+from jaxcluster.core.processes import keep_own_labels
+from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.ops.affinity import gaussian_weights, unit_width
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.metric_space import concrete_rows
@@ -89,7 +90,8 @@ def nystrom(
         gamma: γ of exp(−γ‖x − y‖²), in units of 1 / data units². Traced.
         landmarks: number of landmarks, drawn at random from the rows, static; at most all rows.
         n_init: number of initializations of k-means.
-        mesh: of this process, over whose devices concrete samples are spread; None for one device.
+        mesh: over whose devices concrete samples are spread; None for one device. Where they are those of several
+            processes, ``x`` has the rows of this one, and so have the labels; each process fits the rows of all.
 
     Returns:
         `Fit` with a `NystromState`, labels (n_samples,) int32, and steps, status and history of k-means.
@@ -98,12 +100,12 @@ def nystrom(
         ValueError, TypeError: wrong shapes or values.
     """
     key = validation.check_key(key)
-    x = validation.check_matrix(x)
+    check_mesh(mesh, x)
+    key, x, _, mesh, own = gather_input(key, validation.check_matrix(x), "rbf", 0, mesh)
     m = min(validation.check_count("landmarks", landmarks), x.shape[0])
     if validation.check_clusters(k, x.shape[0]) > m:
         raise ValueError(f"k={k} must be at most landmarks={m}. Pass more landmarks or a smaller k.")
     check_gamma(gamma)
-    check_own_mesh(mesh, x)
     kmeans.check_runs("k-means++", n_init)
     draw_key, label_key = jax.random.split(key)
     # Without replacement: a landmark drawn twice would make the landmarks' affinities singular.
@@ -119,9 +121,8 @@ def nystrom(
             state, vectors = _fitted(k, prepare(x.astype(np.float64), mesh=mesh), gamma, np.asarray(chosen), mesh)
             state, vectors = jax.device_get((state, vectors))
         clusters = kmeans.fit(label_key, publish(vectors[: len(x)], dtype), k, n_init=n_init, mesh=mesh)
-    return clusters._replace(
-        state=state._replace(centers=clusters.state.centers), status=status_of_kmeans(clusters.status)
-    )
+    state = state._replace(centers=clusters.state.centers)
+    return keep_own_labels(clusters._replace(state=state, status=status_of_kmeans(clusters.status)), own)
 
 
 def transform(state: NystromState, x: Any) -> Float[Published, "n k"]:
