@@ -94,7 +94,10 @@ def spread(tree: Any, shardings: Any) -> Any:
     def put(value, sharding):
         if sharding.is_fully_addressable:
             return jax.device_put(value, sharding)
-        host = np.asarray(value)
+        if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            words = put(jax.random.key_data(value), sharding)
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(value))
+        host = np.asarray(whole(value))
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
     one = isinstance(shardings, jax.sharding.Sharding)
@@ -139,6 +142,18 @@ def localize(value: Any) -> Any:
         return value.addressable_data(0)
     parts = sorted(value.addressable_shards, key=lambda part: part.index[0].start or 0)
     return jax.device_put(np.concatenate([np.asarray(part.data) for part in parts]))
+
+
+def check_equal(tree: Any, mesh: Mesh | None, names: str) -> None:
+    """Raise ValueError unless all processes of a mesh have the same arrays, called by ``names``."""
+    if not spans_processes(mesh):
+        return
+    digest = 0
+    for leaf in jax.tree.leaves(tree):
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        digest = zlib.crc32(np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes(), digest)
+    if (gather(digest) != digest).any():
+        raise ValueError(f"the processes have different {names}: pass the same in each.")
 
 
 def agree_on_status(fit: Fit, mesh: Mesh | None) -> Fit:

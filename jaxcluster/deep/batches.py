@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import validation
+from jaxcluster.core.processes import spread
 from jaxcluster.core.shard import automatic
 from jaxcluster.deep.protocol import Batch
 from jaxcluster.types import Array, Float, Int, KeyArray
@@ -89,7 +90,8 @@ class DeviceRows:
         x: (n_samples, …) numbers, see `as_rows`.
         resident: keep the samples on the device; None to do so where they fit.
         y: (n_samples,) labels or the like, or None.
-        mesh: devices along one axis that share each batch; each holds all resident samples. None for one device.
+        mesh: devices along one axis that share each batch; each holds all resident samples. None for one device. Where
+            they are those of several processes, each process has all samples.
     """
 
     def __init__(self, x: Any, resident: bool | None = None, *, y: Any = None, mesh: Mesh | None = None) -> None:
@@ -97,14 +99,14 @@ class DeviceRows:
         self.bytes_per_row = 4 * int(np.prod(self.shape))
         self.resident = fits_on_device(self.n * self.bytes_per_row) if resident is None else resident
         self.batch_sharding = None if mesh is None else NamedSharding(automatic(mesh), PartitionSpec(*mesh.axis_names))
-        self.first_device = None if mesh is None else mesh.devices.flat[0]
+        self.first_device = None if mesh is None else mesh.local_devices[0]
         self._replicated = None if mesh is None else NamedSharding(automatic(mesh), PartitionSpec())
         self.x: Any = self.replicate(jnp.asarray(x, jnp.float32)) if self.resident else np.asarray(x)
         self.y = None if y is None else self.replicate(jnp.asarray(y))
 
     def replicate(self, tree: Any) -> Any:
         """Copy arrays to each device of the mesh."""
-        return tree if self._replicated is None else jax.device_put(tree, self._replicated)
+        return tree if self._replicated is None else spread(tree, self._replicated)
 
     def chunks(self, rows: Int[Array, "steps batches batch"], target: Any) -> Iterator[Batch]:
         """Batches of the samples at ``rows``, stacked, in pieces of at most `CHUNK_BYTES`; resident samples in one."""

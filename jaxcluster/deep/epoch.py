@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcluster.core import signals, validation
+from jaxcluster.core.processes import whole
 from jaxcluster.deep import optimizers
 from jaxcluster.deep.batches import DeviceRows, gather_batch, shuffled_batches, weighted_batches
 from jaxcluster.deep.inference import map_split_module
@@ -188,7 +189,7 @@ class CompiledTrainer:
         # Before the epoch, as `rewind` goes back to its start at most: where an epoch is one step, none would be left.
         if not last and not int(state.failed) and not self.outputs_are_finite(state, z):
             state = self.mark_output_failure(state)
-        new = None if result.labels is None else np.asarray(result.labels, np.int32)
+        new = None if result.labels is None else np.asarray(whole(result.labels), np.int32)
         agreement = {} if labels is None or new is None else self.module.label_agreement(labels, new)
         agreement = {name: float(value) for name, value in agreement.items()}
         collapsed = result.collapsed is not None and bool(result.collapsed)
@@ -270,7 +271,7 @@ class CompiledTrainer:
         variables = jax.tree.map(jnp.copy, (*state.params.values(), state.rest))
         if self.rows.first_device is not None:
             # Gathered: the compiler may have spread a variable over the devices, as it does SwAV's queue.
-            variables = jax.device_put(variables, self.rows.first_device)
+            variables = jax.device_put(jax.tree.map(whole, variables), self.rows.first_device)
         module = nnx.merge(self.original_graphdef, *variables)
         module.eval()
         return module
@@ -291,7 +292,7 @@ class CompiledTrainer:
             state, of_chunk = _steps(self.spec, self.rows.resident, watch, state, chunk, self.step_key, last)
             metrics.append(of_chunk)
         return state, {
-            name: np.concatenate([np.asarray(part[name], np.float64) for part in metrics]) for name in metrics[0]
+            name: np.concatenate([np.asarray(whole(part[name]), np.float64) for part in metrics]) for name in metrics[0]
         }
 
     def _features(self, state):

@@ -19,7 +19,8 @@ from jax.sharding import AxisType, Mesh
 from jaxcluster.core import signals, validation
 from jaxcluster.core.checkpoint import Checkpoints, fingerprint, prepare
 from jaxcluster.core.messages import warn
-from jaxcluster.core.shard import check_own_mesh
+from jaxcluster.core.processes import agree_on_key, check_equal, spans_processes
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.deep.batches import DeviceRows, as_rows
 from jaxcluster.deep.epoch import CAUSES, CompiledTrainer, TrainState
 from jaxcluster.deep.optimizers import adam, check_optimizer
@@ -128,7 +129,9 @@ def train(
         y: (n_samples,) labels or the like for modules that use them, passed on batch by batch.
         mesh: devices along one axis, see `jaxcluster.sharding.row_mesh`, that share the samples of each batch;
             parameters and resident samples are on each, the trained module on the first. None for one device. Sums,
-            those of batch normalization too, are the same as on one device up to rounding.
+            those of batch normalization too, are the same as on one device up to rounding. Where they are those of
+            several processes, each passes the samples of all (`jaxcluster.distributed.gather_rows`), and has the same
+            parameters and labels of all; without checkpoints.
 
     Returns:
         The trained module with its labels, history and status.
@@ -144,13 +147,16 @@ def train(
             f"module is a {type(module).__name__}. Pass a jaxcluster.deep.ClusteringModule: a subclass needs no more "
             "than loss(batch, key)."
         )
-    key = validation.check_key(key)
+    key = agree_on_key(validation.check_key(key), mesh)
     if optimizer is not None:
         check_optimizer("optimizer", optimizer)
     x = as_rows(x)
     limits = _Limits(epochs, tol, patience, min_delta)
     _check_limits(limits, module)
     batch_size = _check_batch_size(batch_size, len(x), mesh)
+    if checkpoints is not None and spans_processes(mesh):
+        raise ValueError("a training of several processes has no checkpoints: leave them out.")
+    check_equal((x, nnx.state(module)), mesh, "samples or modules")
     rows = DeviceRows(x, resident, y=_check_y(y, len(x)), mesh=mesh)
     optimizer = adam() if optimizer is None else optimizer
     trainer = CompiledTrainer(key, module, rows, optimizer, batch_size, steps_per_epoch, precision)
@@ -334,7 +340,7 @@ def _check_batch_size(batch_size, n, mesh):
         raise ValueError(f"batch_size={batch_size} is more than the {n} rows there are. Pass at most {n}.")
     if mesh is not None and (len(mesh.axis_names) != 1 or set(mesh.axis_types) != {AxisType.Auto}):
         raise ValueError(f"{mesh} must have one axis, of type Auto: make it by jaxcluster.sharding.row_mesh().")
-    check_own_mesh(mesh)
+    check_mesh(mesh)
     if mesh is not None and batch_size % mesh.size:
         raise ValueError(
             f"batch_size={batch_size} cannot be shared equally by the {mesh.size} devices of the mesh. Pass a multiple "

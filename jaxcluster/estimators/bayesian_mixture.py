@@ -30,7 +30,6 @@ PRIORS = (
 
 @register(
     "bayesian-gmm",
-    takes_processes=True,
     objective="lower bound (up to a constant)",
 )
 @dataclass(eq=False, repr=False)

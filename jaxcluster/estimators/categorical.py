@@ -210,7 +210,7 @@ class PrototypeEstimator(ClusterMixin, Estimator):
         return [f"inertia {self.inertia_:.4g}", f"{self.n_iter_} step{'' if self.n_iter_ == 1 else 's'}"]
 
 
-@register("kmodes", objective="sum of mismatches", choices={"init": kmodes.INITS})
+@register("kmodes", objective="sum of mismatches", choices={"init": kmodes.INITS}, takes_processes=False)
 @dataclass(eq=False, repr=False)
 class KModes(PrototypeEstimator):
     """k-modes clustering: every column holds categories, and a center is a mode.
@@ -308,6 +308,7 @@ class KModes(PrototypeEstimator):
 
 @register(
     "kprototypes",
+    takes_processes=False,
     objective="sum of costs",
     reported=("inertia_", "gamma_", "n_iter_"),
     choices={"init": kprototypes.INITS},

@@ -16,7 +16,7 @@ from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 
 
-@register("balanced-kmeans", takes_processes=True)
+@register("balanced-kmeans")
 @dataclass(eq=False, repr=False)
 class BalancedKMeans(CenterEstimator):
     """k-means with bounds on cluster sizes; by default sizes differ by at most one.

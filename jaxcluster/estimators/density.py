@@ -39,7 +39,7 @@ def _can_predict(estimator) -> bool:
     return True
 
 
-@register("dbscan", takes_processes=True)
+@register("dbscan")
 @dataclass(eq=False, repr=False)
 class DBSCAN(MetricEstimator):
     """Density-based clustering: clusters of any shape around core samples, and noise between them.
@@ -194,7 +194,6 @@ class DBSCAN(MetricEstimator):
 
 @register(
     "optics",
-    takes_processes=True,
     choices={"metric": METRIC_CHOICES, "cluster_method": optics.METHODS},
 )
 @dataclass(eq=False, repr=False, kw_only=True)

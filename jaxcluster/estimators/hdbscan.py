@@ -38,7 +38,6 @@ CENTERS = ("centroid", "medoid", "both")
 @register(
     "hdbscan",
     takes_missing=True,
-    takes_processes=True,
     needs={kind: METRIC_NEEDS[kind] for kind in ("sparse", "categories")},
     choices={"metric": METRIC_CHOICES, "cluster_selection_method": hdbscan.METHODS},
 )

@@ -30,7 +30,6 @@ IGNORE = "ignore"
 
 @register(
     "kmeans",
-    takes_processes=True,
     takes_sources=True,
     takes_missing=True,
     needs={"missing": {"missing": (IGNORE,)}},
@@ -212,7 +211,6 @@ class KMeans(CenterEstimator):
 
 @register(
     "bisecting-kmeans",
-    takes_processes=True,
     choices={"algorithm": ALGORITHMS, "bisecting_strategy": bisecting.STRATEGIES},
 )
 @dataclass(eq=False, repr=False)

@@ -35,7 +35,6 @@ METHODS = ("fasterpam", "clara")
     init="init",
     reported=("inertia_", "n_iter_"),
     objective="sum of distances",
-    takes_processes=True,
     choices={"metric": METRIC_CHOICES, "method": METHODS},
 )
 @dataclass(eq=False, repr=False)

@@ -29,7 +29,6 @@ AUTO_RESTARTS = 3
     "minibatch-kmeans",
     reported=("inertia_", "n_iter_", "n_steps_"),
     starts=10,
-    takes_processes=True,
     objective="smoothed inertia per row",
 )
 @dataclass(eq=False, repr=False)

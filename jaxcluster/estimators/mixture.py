@@ -288,7 +288,6 @@ def _roots_and_precisions(covariance, covariances):
 @register(
     "gmm",
     starts=3,
-    takes_processes=True,
     objective="lower bound (nats per row)",
     takes_missing=True,
     needs={"sparse": {"covariance_type": ("diag", "spherical")}, "missing": {"missing": (True,)}},

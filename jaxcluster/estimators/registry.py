@@ -78,15 +78,16 @@ def register(name: str, **fields: Any) -> Callable[[Class], Class]:
     Args:
         name: the registered name, in `CLASSES`, which holds the family, the title, ``labels`` and ``sparse`` too.
         fields: other fields of `EstimatorInfo` that differ from the base class's. ``module``, ``class_name``,
-            ``takes_weights`` and ``takes_mesh`` are read from the class itself, and ``takes_processes`` is False if not
-            given.
+            ``takes_weights`` and ``takes_mesh`` are read from the class itself, and ``takes_processes`` is that of the
+            mesh if not given.
     """
 
     def decorate(cls: Class) -> Class:
         # The signature is that of the undecorated method: inspect follows ``__wrapped__``.
         weights = "sample_weight" in inspect.signature(cls.fit).parameters
         own = {"name": name, "module": cls.__module__, "class_name": cls.__name__, "takes_weights": weights}
-        own |= {"takes_mesh": "mesh" in inspect.signature(cls).parameters, "takes_processes": False}
+        mesh = "mesh" in inspect.signature(cls).parameters
+        own |= {"takes_mesh": mesh, "takes_processes": mesh}
         _, family, title, labels, sparse = CLASSES[name]
         own |= {"family": family, "title": title, "labels": labels, "takes_sparse": sparse}
         cls.info = cls.info._replace(**(own | fields))

@@ -232,7 +232,6 @@ class _SpectralEstimator(Estimator):
 @register(
     "spectral",
     clusters="n_clusters",
-    takes_processes=True,
     needs=NEIGHBORS,
     choices={"affinity": ("rbf", "nearest_neighbors"), "assign_labels": spectral.ASSIGNMENTS},
 )
@@ -412,7 +411,7 @@ def _one_weight(affinity) -> Any:
     return weight
 
 
-@register("spectral-embedding", needs=NEIGHBORS, takes_processes=True)
+@register("spectral-embedding", needs=NEIGHBORS)
 @dataclass(eq=False, repr=False)
 class SpectralEmbedding(_SpectralEstimator):
     """Laplacian eigenmaps: samples embedded by the smoothest vectors over their graph; scikit-learn's interface.

@@ -18,7 +18,6 @@ from jaxcluster.deep.latent_kmeans import soft_reset
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.trainer import TrainResult, train
 from jaxcluster.deep.views import Masking, ShiftRotate
-from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.scaling import scaled
@@ -104,7 +103,7 @@ class AutoencoderClusterer(DeepEstimator):
         rows, self.scaling_ = scaled(X, self.scaling, self.likelihood)
         check_likelihood(self.likelihood, rows)
         # All keys are split first: skipping or resuming one phase leaves the random numbers of the others as they were.
-        net_key, pretrain_key, start_key, train_key = jax.random.split(as_key(self.random_state), 4)
+        net_key, pretrain_key, start_key, train_key = jax.random.split(self._key(), 4)
         autoencoder = self._networks(nnx.Rngs(net_key), rows.shape[1])
         self._check_networks(autoencoder, rows)
         snapshots = self._snapshots(run, rows)

@@ -19,18 +19,19 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.core import validation
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.core.messages import warn
+from jaxcluster.core.processes import agree_on_key, gather_parts
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
 from jaxcluster.deep.inference import check_weights, eval_copy, map_module, weights_of, with_weights
 from jaxcluster.deep.optimizers import check_optimizer, check_rate
 from jaxcluster.deep.trainer import DEFAULT_BATCH_SIZE, TrainResult, default_batch_size
-from jaxcluster.estimators.base import Estimator
+from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled, scaled
 from jaxcluster.estimators.deep.selection import SELECT, check_start, finished, selected_start, warn_of_few_rows
 from jaxcluster.estimators.fit_messages import ENDINGS
 from jaxcluster.estimators.input_tables import canonical
-from jaxcluster.types import Absent, Array, Float, Status
+from jaxcluster.types import Absent, Array, Float, KeyArray, Status
 
 UNRELATED_PARAMS = frozenset({"epochs", "tol", "verbose", "checkpoint_every", "random_state", "select", "mesh"})
 """Parameters left out of a checkpoint's configuration: no training step depends on them, or checkpoints store their
@@ -125,6 +126,10 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         """Untrained module of the fitted shape, with ``features`` of samples and ``assign`` of features."""
         raise NotImplementedError
 
+    def _key(self) -> KeyArray:
+        """Random key of a fit, the same in all processes of its mesh."""
+        return agree_on_key(as_key(self.random_state), self.mesh)
+
     def _encode_labels(self, y: Any, n: int) -> Array | np.ndarray | None:
         """Known classes of n samples as the module takes them; None for a method that learns from none."""
         return None
@@ -164,12 +169,13 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         Warns:
             ConvergenceWarning: a loss that is not finite, with the step; a collapsed training; empty clusters.
         """
-        X = self._validate(X, reset=True)
+        X, y, own = gather_parts(self.mesh, self._validate(X, reset=True), y if self.info.takes_classes else None)
         self._check_params(*X.shape)
         run = checks.training_run(callbacks, checkpoint_dir, resume)
         class_codes = self._encode_labels(y, X.shape[0])
         self.epoch_history_, self.failed_step_ = [], None
         self._fit(X, class_codes, run)
+        self.labels_ = self.labels_[own]
         return self
 
     def predict(self, X: Any) -> np.ndarray:

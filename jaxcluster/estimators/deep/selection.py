@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxcluster.core.messages import warn
+from jaxcluster.core.shard import own_mesh
 from jaxcluster.deep.start import Start, fit_start, gains_agreement, gains_stability, refit
-from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.scaling import share_unit
 from jaxcluster.metrics import optimal_matching
 from jaxcluster.types import Status
@@ -64,7 +64,7 @@ def selected_start(estimator: NetworkEstimator, rows: np.ndarray, labels: np.nda
     if estimator.select == "trained" or k == 1 or estimator._knows_classes or not is_table(estimator, rows):
         return None
     # Other random numbers than those of the training, which splits the key itself.
-    start_key, resample_key, fit_key = jax.random.split(jax.random.fold_in(as_key(estimator.random_state), 1), 3)
+    start_key, resample_key, fit_key = jax.random.split(jax.random.fold_in(estimator._key(), 1), 3)
     start = fit_start(start_key, rows, k)
     simple = start.predict(rows)
     enough = len(rows) >= MIN_ROWS_PER_CLUSTER * k
@@ -92,6 +92,7 @@ def warn_of_few_rows(estimator: NetworkEstimator, start: Start, n: int) -> None:
 def _second_labels(estimator: NetworkEstimator, key: Any, rows: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Labels of all rows by a network that is trained on a resample of them."""
     options = {"select": "trained", "random_state": key, "scaling": "none", "verbose": 0}
+    options["mesh"] = own_mesh(estimator.mesh)
     second = type(estimator)(**estimator.get_params(deep=False) | options)
     with warnings.catch_warnings():
         # Of a training whose labels are only compared; the first training has warned of its own.

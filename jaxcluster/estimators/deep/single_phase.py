@@ -14,7 +14,6 @@ from jaxcluster.deep import nets
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.trainer import train
 from jaxcluster.deep.views import Views, image_views, table_views
-from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepEstimator, NetworkEstimator
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class SinglePhaseEstimator(NetworkEstimator):
 
     def _fit(self, X, class_codes, run):
         rows, self.scaling_ = self._scale(X)
-        net_key, train_key = jax.random.split(as_key(self.random_state))
+        net_key, train_key = jax.random.split(self._key())
         module = self._make_for_training(nnx.Rngs(net_key), rows)
         self._check_module(module, rows.shape[1])
         snapshots, batch = self._snapshots(run, rows), self._batch(len(rows))
