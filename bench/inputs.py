@@ -22,6 +22,11 @@ NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "
 FRAMES = ("pandas", "polars", "Arrow", "Modin", "cuDF")
 """Libraries of tables that every estimator takes; the tests have the first three."""
 
+ONE_PROCESS = " and ".join(
+    f"`{info.class_name}`" for info in map(ESTIMATORS.info, ESTIMATORS) if info.takes_mesh and not info.takes_processes
+)
+"""Estimators whose rows may be spread over devices of one process alone."""
+
 TOP = f"""# What may be passed as X
 
 `python -m bench.inputs` writes this page from `ESTIMATORS.info(name)`, and each cell is a test. *yes*: with no further
@@ -46,7 +51,8 @@ cells are `adata.obsm[key]`.
   ([tables.md](tables.md)).
 - *sources*: rows that do not fit in memory, by `jaxcluster.datasets.scan` ([streaming.md](streaming.md)).
 - *weights*: `sample_weight` of `fit`.
-- *mesh*: rows spread over devices.
+- *mesh*: rows spread over devices; also over those of several processes, but for {ONE_PROCESS}
+  ([devices.md](devices.md)).
 
 ```python
 import numpy as np

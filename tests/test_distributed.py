@@ -23,7 +23,7 @@ ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(HELPERS), str(Path(__file__).p
 
 
 def test_two_processes_equal_one_until_one_is_killed(tmp_path):
-    """Two processes of two devices each, with 120 and 181 rows."""
+    """Two processes of two devices each, with 3 and 298 rows."""
     out = tmp_path / "results.npz"
     command = [sys.executable, str(HELPERS / "part_of_a_job.py"), str(out)]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"  # the last one wins

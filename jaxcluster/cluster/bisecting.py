@@ -181,8 +181,9 @@ def fit_framed(
         The fit, and the frame in which it was computed.
     """
     key = validation.check_key(key)
-    x, k = check_sparse_samples(x, k, axis_name)
-    axis_name = axis_name if check_mesh(mesh, x) is None else axis_of(mesh)
+    check_mesh(mesh, x)
+    x, k = check_sparse_samples(x, k, axis_name, mesh)
+    axis_name = axis_name if mesh is None else axis_of(mesh)
     validation.check_choice("strategy", strategy, STRATEGIES)
     if not callable(init):
         validation.check_choice("init", init, INITS)

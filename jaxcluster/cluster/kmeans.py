@@ -182,8 +182,9 @@ def fit_framed(
         options = {"weights": weights, "init": init, "n_init": runs, "metric": metric, "precision": precision}
         fitted, frame = streamed_kmeans.fit_framed(key, x, k, tol=tol, max_steps=max_steps, **options)
         return fitted._replace(state=KMeansState(*fitted.state)), frame
-    x, k = check_sparse_samples(x, k, axis_name)
-    axis_name = axis_name if check_mesh(mesh, x) is None else axis_of(mesh)
+    check_mesh(mesh, x)
+    x, k = check_sparse_samples(x, k, axis_name, mesh)
+    axis_name = axis_name if mesh is None else axis_of(mesh)
     name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name, pad_columns=True, mesh=mesh)

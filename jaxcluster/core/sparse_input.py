@@ -84,14 +84,14 @@ def check_rows(x: Any, *, name: str = "x") -> Any:
     return x if isinstance(x, SparseRows) and validation.is_traced(x) else as_csr(x, name=name)
 
 
-def check_sparse_samples(x: Any, k: Any, axis_name: str | None = None) -> tuple[Any, int]:
+def check_sparse_samples(x: Any, k: Any, axis_name: str | None = None, mesh: Any = None) -> tuple[Any, int]:
     """`validation.check_samples` for methods that take samples of either kind, dense or sparse.
 
     Returns:
         ``x`` as `check_rows` has it, and ``k`` as an int.
     """
     if not is_sparse(x):
-        return validation.check_samples(x, k, axis_name)
+        return validation.check_samples(x, k, axis_name, mesh)
     if axis_name is not None:
         raise TypeError(
             "x is sparse, and sparse rows are not spread over devices. Fit them on one, or pass dense rows. "

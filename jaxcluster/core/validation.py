@@ -87,14 +87,22 @@ def check_every_k(ks: Any, n: int) -> list[int]:
     return ks
 
 
-def check_samples(x: Any, k: Any, axis_name: str | None = None) -> tuple[Any, int]:
+def check_samples(x: Any, k: Any, axis_name: str | None = None, mesh: Any = None) -> tuple[Any, int]:
     """Check of samples and a number of clusters.
 
+    Args:
+        x: (n_samples, n_features); those of this process where ``mesh`` spans several.
+        k: number of clusters.
+        axis_name: mapped axis over which samples are spread.
+        mesh: a checked mesh, or None.
+
     Returns:
-        ``x`` as a matrix, and ``k`` as an int, at most the number of rows over all devices of the axis.
+        ``x`` as a matrix, and ``k`` as an int, at most the number of rows over all devices of the axis or the mesh.
     """
+    from jaxcluster.core.processes import count_rows  # which imports this module
+
     x = check_matrix(x)
-    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
+    n = count_rows(mesh, x.shape[0]) if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
     return x, check_clusters(k, n)
 
 

@@ -14,7 +14,7 @@ from jaxcluster.cluster.gmm.fit import em_options
 from jaxcluster.cluster.gmm.state import covariance_type_named
 from jaxcluster.core import validation
 from jaxcluster.estimators.base import as_key
-from jaxcluster.estimators.input_tables import canonical
+from jaxcluster.estimators.input_tables import canonical, rows_of_fit
 from jaxcluster.estimators.mixture import MixtureEstimator
 from jaxcluster.estimators.registry import register
 
@@ -135,7 +135,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         """
         warm = self.warm_start and self.__sklearn_is_fitted__()
         X = self._validate(X, reset=True)
-        self._check_params(*X.shape)
+        self._check_params(rows_of_fit(self, X.shape[0]), X.shape[1])
         with self._printed_live():
             fitted = fit_framed(
                 as_key(self.random_state),

@@ -12,7 +12,7 @@ from jaxcluster.cluster.balanced.dual_newton import check_sizes
 from jaxcluster.cluster.seeding import AUTO_RESTARTS
 from jaxcluster.core.processes import gather_parts
 from jaxcluster.estimators.base import CenterEstimator
-from jaxcluster.estimators.input_tables import canonical
+from jaxcluster.estimators.input_tables import canonical, rows_of_fit
 from jaxcluster.estimators.registry import register
 
 
@@ -83,7 +83,9 @@ class BalancedKMeans(CenterEstimator):
         Warns:
             ConvergenceWarning: empty clusters, if ``size_min`` allows them, or values beyond float32.
         """
-        X, own = gather_parts(self.mesh, self._validate(X, reset=True))
+        X = self._validate(X, reset=True)
+        rows_of_fit(self, X.shape[0])
+        X, own = gather_parts(self.mesh, X)
         self._check_params(*X.shape)
         bounds = {"size_min": self.size_min, "size_max": self.size_max}
         options = {"tol": self.tol, "max_steps": self.max_iter, "mesh": self.mesh, **bounds}

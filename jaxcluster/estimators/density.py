@@ -20,7 +20,7 @@ from jaxcluster.cluster.optics.extract import as_count
 from jaxcluster.cluster.optics.reachability import check_limits
 from jaxcluster.core import memory, validation
 from jaxcluster.core.messages import warn
-from jaxcluster.core.processes import count_rows
+from jaxcluster.estimators.input_tables import rows_of_fit
 from jaxcluster.estimators.metric_base import METRIC_CHOICES, MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.model_selection import sampled_rows
@@ -110,7 +110,7 @@ class DBSCAN(MetricEstimator):
             UserWarning: an asymmetric matrix of distances; the neighbors of a sample are those of its own row.
         """
         X = self._rows_or_distances(X, reset=True)
-        self._check_params(count_rows(self.mesh, X.shape[0]), X.shape[1])
+        self._check_params(rows_of_fit(self, X.shape[0]), X.shape[1])
         weights = self._check_signed_weights(sample_weight, X.shape[0])
         metric, p = self._resolve_metric()
         options = {"eps": self.eps, "min_samples": self.min_samples, "weights": weights, "metric": metric, "p": p}
@@ -307,7 +307,7 @@ class OPTICS(MetricEstimator):
             DataConversionWarning: a boolean metric converts numbers to booleans.
         """
         X = self._rows_or_distances(X, reset=True)
-        self._check_params(count_rows(self.mesh, X.shape[0]), X.shape[1])
+        self._check_params(rows_of_fit(self, X.shape[0]), X.shape[1])
         if isinstance(self.metric, str) and self.metric in PAIRWISE_BOOLEAN_FUNCTIONS and X.dtype != bool:
             message = f"Data will be converted to boolean for metric {self.metric}"
             warn(f"{message}; to avoid this warning, convert it before.", DataConversionWarning)

@@ -14,10 +14,11 @@ from jaxcluster.cluster import hdbscan
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.cluster.hdbscan.tree import CondensedTree
 from jaxcluster.core import validation
-from jaxcluster.core.processes import count_rows, own_rows
+from jaxcluster.core.processes import own_rows
 from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.dataframes import as_rows
+from jaxcluster.estimators.input_tables import rows_of_fit
 from jaxcluster.estimators.metric_base import METRIC_CHOICES, METRIC_NEEDS, MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.distance import plain_metric
@@ -140,7 +141,7 @@ class HDBSCAN(MetricEstimator):
             UserWarning: a dense matrix of distances whose finite entries make no connected graph.
         """
         X = self._rows_or_distances(X, reset=True)
-        self._check_params(count_rows(self.mesh, X.shape[0]), X.shape[1])
+        self._check_params(rows_of_fit(self, X.shape[0]), X.shape[1])
         fit = hdbscan.fit(
             X,
             min_cluster_size=self.min_cluster_size,

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import MAX_EXACT_INTEGER
+from jaxcluster.core.processes import count_rows, spans_processes
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
@@ -262,6 +263,19 @@ def _describe_bad_cell(cell):
 
 
 CANONICAL = "canonical"
+
+
+def rows_of_fit(estimator: Any, n: int) -> int:
+    """Number of rows of a fit whose part in this process has n, kept as ``_n_rows`` where the mesh spans several.
+
+    A saved model is checked against it, as ``labels_`` has the rows of one process.
+    """
+    vars(estimator).pop("_n_rows", None)
+    if not spans_processes(estimator.mesh):
+        return n
+    estimator._n_rows = count_rows(estimator.mesh, n)
+    return estimator._n_rows
+
 
 PER_ROW_ATTRIBUTES = ("labels_", "embedding_", "_rows")
 """Fitted attributes with one entry per sample."""

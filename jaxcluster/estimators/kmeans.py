@@ -15,7 +15,7 @@ from jaxcluster.core.messages import warn
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.estimators.base import CenterEstimator, as_key, as_random_state
-from jaxcluster.estimators.input_tables import canonical
+from jaxcluster.estimators.input_tables import canonical, rows_of_fit
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.types import Status
@@ -146,7 +146,7 @@ class KMeans(CenterEstimator):
             ConvergenceWarning: fewer distinct samples than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
-        self._check_params(*X.shape)
+        self._check_params(rows_of_fit(self, X.shape[0]), X.shape[1])
         if isinstance(X, RowSource) and (callable(self.init) or self.frozen is not None):
             raise ValueError("init= as a function and frozen= are not supported for a source of rows.")
         if self.algorithm == "elkan" and self.n_clusters == 1:
@@ -283,7 +283,7 @@ class BisectingKMeans(CenterEstimator):
             ConvergenceWarning: fewer distinct samples than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
-        self._check_params(*X.shape)
+        self._check_params(rows_of_fit(self, X.shape[0]), X.shape[1])
         weights = self._check_weights(sample_weight, X.shape[0])
         # One RandomState for all splits: the callable draws other numbers at each.
         random_state = as_random_state(self.random_state) if callable(self.init) else None

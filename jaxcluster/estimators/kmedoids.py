@@ -16,10 +16,9 @@ from jaxcluster.cluster.kmedoids.clara import sample_rows
 from jaxcluster.cluster.kmedoids.fit import check_init
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
-from jaxcluster.core.processes import count_rows
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.fit_messages import PRECISION_MESSAGE, empty_message
-from jaxcluster.estimators.input_tables import canonical
+from jaxcluster.estimators.input_tables import canonical, rows_of_fit
 from jaxcluster.estimators.metric_base import METRIC_CHOICES, MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
@@ -121,7 +120,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
                 ``max_iter``.
         """
         X = self._rows_or_distances(X, reset=True)
-        self._check_params(count_rows(self.mesh, X.shape[0]), X.shape[1])
+        self._check_params(rows_of_fit(self, X.shape[0]), X.shape[1])
         weights = self._check_weights(sample_weight, X.shape[0])
         fit = jax.device_get(self._call_function(X, weights))
         self.medoid_indices_ = np.array(fit.state.medoids)

@@ -17,7 +17,7 @@ from jaxcluster.core.preparation import prepare
 from jaxcluster.core.processes import gather_parts
 from jaxcluster.estimators.base import CenterEstimator, as_key
 from jaxcluster.estimators.fit_messages import distinct_rows
-from jaxcluster.estimators.input_tables import canonical
+from jaxcluster.estimators.input_tables import canonical, rows_of_fit
 from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
@@ -109,6 +109,7 @@ class MiniBatchKMeans(CenterEstimator):
             ConvergenceWarning: fewer distinct samples than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
+        rows_of_fit(self, X.shape[0])
         X, weights, own = gather_parts(self.mesh, X, self._check_weights(sample_weight, X.shape[0]))
         self._check_params(*X.shape)
         batch_size = min(self.batch_size, X.shape[0])

@@ -24,7 +24,7 @@ from jaxcluster.core.messages import warn
 from jaxcluster.core.sources import RowSource
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.fit_messages import PRECISION_MESSAGE
-from jaxcluster.estimators.input_tables import canonical
+from jaxcluster.estimators.input_tables import canonical, rows_of_fit
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Absent, Fit, Status
@@ -387,7 +387,7 @@ class GaussianMixture(MixtureEstimator):
         """
         warm = self.warm_start and self.__sklearn_is_fitted__()
         X = self._validate(X, reset=True)
-        self._check_params(*X.shape)
+        self._check_params(rows_of_fit(self, X.shape[0]), X.shape[1])
         options = {
             "weights": self._check_weights(sample_weight, X.shape[0]),
             "init": self._mixture() if warm else self._start(),

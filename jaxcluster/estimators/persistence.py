@@ -207,7 +207,7 @@ def _check_params(cls, params, attributes):
     """Raise on parameters that contradict the fitted attributes, such as those set after the fit."""
     per_row = attributes.get("labels_", attributes.get("embedding_"))
     # partial_fit keeps only the labels of its last batch.
-    n = MAX_ROWS if per_row is None or hasattr(cls, "partial_fit") else len(per_row)
+    n = MAX_ROWS if per_row is None or hasattr(cls, "partial_fit") else attributes.get("_n_rows", len(per_row))
     # On a copy: some estimators store values that they derive from the parameters.
     cls(**params)._check_params(n, attributes["n_features_in_"])
 

@@ -24,7 +24,7 @@ from jaxcluster.core.shard import own_mesh
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.base import Estimator, as_key
-from jaxcluster.estimators.input_tables import canonical
+from jaxcluster.estimators.input_tables import canonical, rows_of_fit
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.metric_space import as_real_numbers, describe_value, unit_rows
 from jaxcluster.ops.precomputed import uneven_pair
@@ -177,6 +177,7 @@ class _SpectralEstimator(Estimator):
         """Rows of all processes where the mesh spans several, and the slice of the rows of this one."""
         if self.mesh is not None and self.mesh.is_multi_process and self._precomputed:
             raise ValueError(f"affinity={self.affinity!r} is for one process, which has all pairs: pass rows.")
+        rows_of_fit(self, X.shape[0])
         return gather_parts(self.mesh, X)
 
     def _publish(self, embedding, dtype, own):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import types
 
 import pytest
 import sklearn.cluster
@@ -14,6 +15,7 @@ from sklearn.utils.validation import has_fit_parameter
 import jaxcluster
 from jaxcluster import estimators
 from jaxcluster.estimators import CLASSES, ESTIMATORS, EstimatorInfo, KMeans, MiniBatchKMeans
+from jaxcluster.estimators.registry import check_processes
 
 FAMILIES = {"partition", "mixture", "graph", "density", "deep"}
 SCIKIT_LEARN = {
@@ -79,3 +81,13 @@ def test_defaults_of_scikit_learn_are_taken(name):
     defaults = inspect.signature(SCIKIT_LEARN[name]).parameters.values()
     given = {each.name: each.default for each in defaults if each.default is not inspect.Parameter.empty}
     getattr(jaxcluster, name)(**given)._check_params(100, 9)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_devices_of_several_processes_or_an_error(name):
+    several = types.SimpleNamespace(is_multi_process=True)
+    if ESTIMATORS.info(name).takes_processes:
+        check_processes(ESTIMATORS[name](), several)
+        return
+    with pytest.raises(ValueError, match=f"{name} runs in one process. Methods for several are kmeans"):
+        check_processes(ESTIMATORS[name](), several)

@@ -12,8 +12,8 @@ import numpy as np
 
 import jaxcluster as jc
 
-CUT = 120
-"""Number of rows of the first process; the second one has the others."""
+CUT = 3
+"""Number of rows of the first process, fewer than there are clusters; the second one has the others."""
 
 OFFSET = 1e6
 """Distance of all rows from the origin."""

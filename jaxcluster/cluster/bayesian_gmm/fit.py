@@ -193,8 +193,8 @@ def fit_framed(
 ) -> FramedFit:
     """`fit`, with its frame and its unrounded means; over the devices of a mesh where one is given."""
     key = validation.check_key(key)
-    x, k = validation.check_samples(x, k, options.axis_name)
-    if check_mesh(mesh) is not None:
+    x, k = validation.check_samples(x, k, options.axis_name, check_mesh(mesh))
+    if mesh is not None:
         options = options._replace(axis_name=axis_of(mesh))
     validation.check_choice("weight_concentration_prior_type", prior_type, PRIOR_TYPES)
     vb, covariance_type = VBOptions(options, prior_type == "dirichlet_process"), options.covariance_type

@@ -174,8 +174,9 @@ def fit_framed(
         return fit_source(key, x, k, options, **starts, tol=tol, max_steps=max_steps, reg_covar=reg_covar)
     if is_sparse(x):
         check_sparse(x, options.covariance_type, options.missing, k, x.shape[-1])
-    x, k = check_sparse_samples(x, k, options.axis_name)
-    if check_mesh(mesh, x) is not None:
+    check_mesh(mesh, x)
+    x, k = check_sparse_samples(x, k, options.axis_name, mesh)
+    if mesh is not None:
         options = options._replace(axis_name=axis_of(mesh))
     tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)

@@ -157,13 +157,13 @@ def fit(
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
     key = validation.check_key(key)
-    x, k = validation.check_samples(x, k, axis_name)
+    x, k = validation.check_samples(x, k, axis_name, check_mesh(mesh, x))
     validation.check_positive("variance", variance, zero=True)
     validation.check_positive("tol", tol, zero=True)
     validation.check_positive("max_steps", max_steps)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
     known = None if known is None else check_known(known, x.shape[0], k)
-    prepared = prepare(x, weights, axis_name=axis_name, mesh=check_mesh(mesh, x))
+    prepared = prepare(x, weights, axis_name=axis_name, mesh=mesh)
     points, frame = prepared.points, prepared.frame
     known = _padded_known(known, prepared, mesh)
     variance = variance_in_frame(frame, variance, points.x.dtype)

@@ -30,7 +30,7 @@ from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled, scaled
 from jaxcluster.estimators.deep.selection import SELECT, check_start, finished, selected_start, warn_of_few_rows
 from jaxcluster.estimators.fit_messages import ENDINGS
-from jaxcluster.estimators.input_tables import canonical
+from jaxcluster.estimators.input_tables import canonical, rows_of_fit
 from jaxcluster.types import Absent, Array, Float, KeyArray, Status
 
 UNRELATED_PARAMS = frozenset({"epochs", "tol", "verbose", "checkpoint_every", "random_state", "select", "mesh"})
@@ -169,7 +169,9 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         Warns:
             ConvergenceWarning: a loss that is not finite, with the step; a collapsed training; empty clusters.
         """
-        X, y, own = gather_parts(self.mesh, self._validate(X, reset=True), y if self.info.takes_classes else None)
+        X = self._validate(X, reset=True)
+        rows_of_fit(self, X.shape[0])
+        X, y, own = gather_parts(self.mesh, X, y if self.info.takes_classes else None)
         self._check_params(*X.shape)
         run = checks.training_run(callbacks, checkpoint_dir, resume)
         class_codes = self._encode_labels(y, X.shape[0])
