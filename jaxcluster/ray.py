@@ -33,6 +33,7 @@ from jaxcluster import checkpoint, datasets, distributed, sharding
 from jaxcluster.core import chunks, validation
 from jaxcluster.core.sources import ArraySource
 from jaxcluster.estimators import ESTIMATORS, load
+from jaxcluster.estimators.registry import one_process_error
 
 __all__ = ["fit", "launch"]
 
@@ -111,8 +112,7 @@ def fit(
     info = ESTIMATORS.info(_name(estimator))
     count = job.workers
     if count != 1 and not info.takes_processes:
-        known = ", ".join(name for name in ESTIMATORS if ESTIMATORS.info(name).takes_processes)
-        raise ValueError(f"{info.name} runs in one process: pass workers=1. Methods for several are {known}.")
+        raise one_process_error(info, "pass workers=1")
     given = {"mesh": None} if info.takes_mesh else {}
     estimator = type(estimator)(**{**estimator.get_params(deep=False), **given})
     with _cluster() as ray, _storage(ray, job) as folder:

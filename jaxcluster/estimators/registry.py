@@ -154,7 +154,7 @@ def check_processes(estimator: Any, mesh: Any) -> None:
         raise ValueError("init= is a function, which may choose other centers in each process: pass its centers.")
 
 
-def one_process_error(info: EstimatorInfo) -> ValueError:
-    """Error of a method whose rows are not spread over processes, with those that take some."""
+def one_process_error(info: EstimatorInfo, remedy: str = "") -> ValueError:
+    """Error of a method whose rows are not spread over processes, with what to do and those whose rows may be."""
     known = ", ".join(name for name in ESTIMATORS if ESTIMATORS.info(name).takes_processes)
-    return ValueError(f"{info.name} runs in one process. Methods for several are {known}.")
+    return ValueError(f"{info.name} runs in one process{remedy and f': {remedy}'}. Methods for several are {known}.")

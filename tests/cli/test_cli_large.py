@@ -87,4 +87,4 @@ def test_more_rows_than_the_limit_are_streamed(rows, tmp_path):
     line = refuse("fit", "kmeans", rows, "--k", K, "--stream", "--scale", "standard", "--out", tmp_path / "a")
     assert "--stream takes the rows of .npy and .parquet files as they are: leave out --scale." in line
     assert "needs all rows in memory" in refuse("fit", "dbscan", rows, "--stream", "--out", tmp_path / "a")
-    assert "runs in one process" in refuse("fit", "dbscan", rows, "--distributed", "--out", tmp_path / "a")
+    assert "runs in one process" in refuse("fit", "kmodes", rows, "--distributed", "--out", tmp_path / "a")

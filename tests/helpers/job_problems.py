@@ -19,6 +19,13 @@ OFFSET = 1e6
 """Distance of all rows from the origin."""
 
 
+MODELS = {
+    "kmeans": partial(jc.KMeans, 4, random_state=0),
+    "gmm": partial(jc.GaussianMixture, 4, covariance_type="diag", init_params="k-means++", random_state=0),
+}
+"""Estimators of jobs with other ways to start."""
+
+
 class Results(NamedTuple):
     """Results of a fit, by name: with an entry for each row, integers or numbers, and those that all processes have.
 
@@ -71,12 +78,8 @@ def silhouettes(x: np.ndarray, weights: np.ndarray, mesh: Any) -> Results:
 
 
 PROBLEMS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Results]] = {
-    "kmeans": estimator(partial(jc.KMeans, 4, random_state=0), "cluster_centers_"),
-    "gmm": estimator(
-        partial(jc.GaussianMixture, 4, covariance_type="diag", init_params="k-means++", random_state=0),
-        "means_",
-        weighted=True,
-    ),
+    "kmeans": estimator(MODELS["kmeans"], "cluster_centers_"),
+    "gmm": estimator(MODELS["gmm"], "means_", weighted=True),
     "soft-kmeans": soft_kmeans,
     "minibatch": estimator(
         partial(jc.MiniBatchKMeans, 4, batch_size=64, random_state=0), "cluster_centers_", "n_iter_", weighted=True
@@ -103,6 +106,19 @@ PROBLEMS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Results]] = {
         ),
         "eigenvalues_",
         of_rows=("embedding_",),
+    ),
+    "autoencoder-kmeans": estimator(
+        partial(
+            *(jc.AutoencoderKMeans, 4),
+            hidden=(8,),
+            latent=2,
+            pretrain_epochs=2,
+            batch_size=32,
+            n_init=1,
+            select="trained",
+            random_state=0,
+        ),
+        "history_",
     ),
     "transport": transport,
     "silhouettes": silhouettes,
