@@ -97,7 +97,7 @@ def fit(
         use_gpu: give each worker all GPUs of its node, else the CPU.
         storage: folder or URI, such as "s3://bucket/runs", for checkpoints, which all nodes share. None for a temporary
             folder, on a cluster of one node.
-        max_failures: most restarts; -1 for any number.
+        max_failures: most restarts, after an error of a worker as after its loss; -1 for any number.
         environment: variables of the workers, such as XLA_FLAGS.
 
     Returns:
