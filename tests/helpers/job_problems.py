@@ -36,17 +36,31 @@ class Results(NamedTuple):
     of_all: dict[str, np.ndarray]
 
 
-def estimator(make: Callable[..., Any], *names: str, weighted: bool = False, of_rows: tuple[str, ...] = ()) -> Any:
-    """A problem whose results are the labels of an estimator, its predictions, and some of its attributes."""
+def estimator(
+    make: Callable[..., Any],
+    *names: str,
+    weighted: bool = False,
+    saved: bool = False,
+    of_rows: tuple[str, ...] = (),
+) -> Any:
+    """A problem whose results are the labels of an estimator, and some of its attributes.
+
+    Args:
+        make: the estimator, from a mesh.
+        names: of attributes that all processes have.
+        weighted: fit with weights.
+        saved: predict by a saved model, too.
+        of_rows: names of attributes with an entry for each row.
+    """
 
     def problem(x: np.ndarray, weights: np.ndarray, mesh: Any) -> Results:
         model = make(mesh=mesh).fit(x, **({"sample_weight": weights} if weighted else {}))
         per_row = {name: getattr(model, name) for name in ("labels_", *of_rows)}
-        with tempfile.TemporaryDirectory() as folder:
-            model.save(f"{folder}/model")
-            loaded = jc.load(f"{folder}/model")
-        if hasattr(loaded, "predict"):
-            per_row["predicted"] = loaded.predict(x)
+        if saved:
+            with tempfile.TemporaryDirectory() as folder:
+                model.save(f"{folder}/model")
+                loaded = jc.load(f"{folder}/model")
+            per_row["predicted"] = loaded.predict(x) if hasattr(loaded, "predict") else loaded.labels_
         return Results(per_row, {name: near_origin(name, getattr(model, name)) for name in names})
 
     return problem
@@ -78,22 +92,25 @@ def silhouettes(x: np.ndarray, weights: np.ndarray, mesh: Any) -> Results:
 
 
 PROBLEMS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Results]] = {
-    "kmeans": estimator(MODELS["kmeans"], "cluster_centers_"),
+    "kmeans": estimator(MODELS["kmeans"], "cluster_centers_", saved=True),
     "gmm": estimator(MODELS["gmm"], "means_", weighted=True),
     "soft-kmeans": soft_kmeans,
     "minibatch": estimator(
         partial(jc.MiniBatchKMeans, 4, batch_size=64, random_state=0), "cluster_centers_", "n_iter_", weighted=True
     ),
     "balanced": estimator(partial(jc.BalancedKMeans, 4, random_state=0), "cluster_centers_", "cluster_sizes_"),
-    "dbscan": estimator(partial(jc.DBSCAN, eps=2.0, min_samples=4), "core_sample_indices_", "components_"),
-    "hdbscan": estimator(jc.HDBSCAN, "core_distances_", "finite_", of_rows=("probabilities_", "outlier_scores_")),
-    "optics": estimator(jc.OPTICS, "ordering_", "core_distances_"),
+    "dbscan": estimator(partial(jc.DBSCAN, eps=2.0, min_samples=4), "core_sample_indices_", "components_", saved=True),
+    "hdbscan": estimator(
+        *(jc.HDBSCAN, "core_distances_", "finite_"), saved=True, of_rows=("probabilities_", "outlier_scores_")
+    ),
+    "optics": estimator(jc.OPTICS, "ordering_", "core_distances_", saved=True),
     "clara": estimator(
         partial(jc.KMedoids, 4, method="clara", random_state=0),
         "medoid_indices_",
         "cluster_centers_",
         "inertia_",
         weighted=True,
+        saved=True,
     ),
     "spectral": estimator(
         partial(
