@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.trials.kinds import Trial, attempted
-from jaxcluster import balanced, constrained, losses, metrics, sinkhorn, spectral
+from jaxcluster import losses, metrics, sinkhorn, spectral
 
 KIND = "JAX's switches"
 
@@ -86,13 +86,11 @@ def functions() -> dict[str, Callable[[], Any]]:
     calls: dict[str, Callable[[], Any]] = {}
     for name, algorithm in algorithms.ALGORITHMS.items():
         for shift, kind in ((x, name), (problem.x, f"{name} of float64")):
-            calls[kind] = partial(_fit, algorithm.fit, shift, k, weights)
-        calls[f"jit of {name}"] = partial(_jitted, algorithm.fit, x, k)
+            calls[kind] = partial(_fit, algorithm.fit, shift, k, weights if algorithm.takes("weights") else None)
+        if "traced" not in algorithm.exempt:
+            calls[f"jit of {name}"] = partial(_jitted, algorithm.fit, x, k)
     for name, finder in algorithms.FINDERS.items():
         calls[name] = partial(finder.fit, x)
-    calls["balanced"] = partial(_fit, balanced.fit, x, k, None)
-    calls["constrained"] = partial(_fit, constrained.fit, x, k, None)
-    calls["spectral"] = partial(_fit, partial(spectral.fit, gamma=0.05), x, k, None)
     calls["spectral of neighbors"] = partial(_fit, partial(spectral.fit, affinity="nearest_neighbors"), x, k, None)
     calls["spectral.nystrom"] = partial(_fit, partial(spectral.nystrom, gamma=0.05, landmarks=60), x, k, None)
     calls["sinkhorn.solve"] = lambda: sinkhorn.solve(x[:20], x[20:50], epsilon=1.0)
