@@ -17,11 +17,13 @@ True
 
 from __future__ import annotations
 
+import html
 from typing import Any, NamedTuple
 
 from jaxcluster.cluster.seeding import OVERSAMPLING, PARALLEL_ROUNDS, candidates_tried
 from jaxcluster.core import machine, memory, validation
 from jaxcluster.core.machine import CHIPS, Rates
+from jaxcluster.core.messages import facts
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.ops.nearest import CACHED_ELEMENTS, DEVICE_ELEMENTS
 
@@ -104,6 +106,17 @@ class Plan(NamedTuple):
     def fits(self) -> bool:
         """True if a device has the memory."""
         return self.memory <= self.rates.memory
+
+    def __repr__(self) -> str:
+        """The plan in a line: ``Plan(kmeans, 1,000 × 8, k = 3, 2 devices: 0.1 s, 1.0 MB a device)``."""
+        devices = f"{self.devices} device{'' if self.devices == 1 else 's'} ({self.rates.name})"
+        size = memory.format_bytes(self.memory) + ("" if self.fits else ", more than it has")
+        problem = f"{self.method}, {self.n:,} × {self.d:,}, k = {self.k:,}"
+        return f"Plan({problem}, {devices}: {self.seconds:.3g} s, {size} a device)"
+
+    def _repr_html_(self) -> str:
+        """Operations, memory and seconds, for a notebook."""
+        return facts(repr(self), {name: html.escape(str(value)) for name, value in as_rows(self)})
 
 
 def plan(

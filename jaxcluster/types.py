@@ -85,6 +85,13 @@ class Status(enum.IntEnum):
     INTERRUPTED = 6
 
 
+def ending_in_words(steps: Any, status: Any) -> str:
+    """Steps and status of an iteration: ``7 steps, CONVERGED``; their shape where they are of a batch, or traced."""
+    if any(isinstance(each, Tracer) or getattr(each, "shape", None) != () for each in (steps, status)):
+        return f"steps and status of shape {tuple(getattr(steps, 'shape', ()))}"
+    return f"{int(steps)} step{'' if int(steps) == 1 else 's'}, {Status(int(status)).name}"
+
+
 # Not Generic[State], though Python allows it of a NamedTuple: beartype 0.23 refuses the class under the import hook of
 # jaxtyping, with which the tests run.
 class Fit(NamedTuple):
@@ -109,11 +116,7 @@ class Fit(NamedTuple):
         parts = [type(self.state).__name__]
         if self.labels is not None:
             parts.append(f"labels {tuple(getattr(self.labels, 'shape', ()))}")
-        steps, status = self.steps, self.status
-        if any(isinstance(each, Tracer) or getattr(each, "shape", None) != () for each in (steps, status)):
-            parts.append(f"steps and status of shape {tuple(getattr(steps, 'shape', ()))}")
-        else:
-            parts += [f"{int(steps)} step{'' if int(steps) == 1 else 's'}", Status(int(status)).name]
+        parts.append(ending_in_words(self.steps, self.status))
         return f"Fit({', '.join(parts)})"
 
     def _repr_html_(self) -> str:

@@ -32,6 +32,14 @@ def test_operations_are_those_of_the_program():
     assert operations <= counted < 2 * operations
 
 
+def test_a_plan_reads_as_a_line():
+    planned = jc.plan("kmeans", 10_000, 100, 10, devices=4, rates=ROUND, steps=7, init="random")
+    line = f"Plan(kmeans, 10,000 × 100, k = 10, 4 devices (round numbers): {planned.seconds:.3g} s, "
+    assert repr(planned).startswith(line)
+    assert "seconds of 7 steps in all" in planned._repr_html_()
+    assert "more than it has" in repr(planned._replace(memory=1e12))
+
+
 def test_seconds_follow_the_formula():
     p = jc.plan("kmeans", 10_000, 100, 10, devices=4, rates=ROUND, steps=7, init="random")
     products, passes = 4 * 2500 * 10 * 100 / 1e9, 2500 * 10 / 1e8

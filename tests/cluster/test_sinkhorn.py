@@ -193,6 +193,8 @@ def test_steps_history_and_status(clouds):
     assert (int(short.status), int(short.steps)) == (Status.MAX_STEPS, 12)
     assert np.isfinite(short.history[:12]).all()
     assert not np.asarray(short.history[12:]).any()
+    assert repr(short).endswith("12 steps, MAX_STEPS)")
+    assert "polyline" in short._repr_html_()
     fixed = sinkhorn.solve(x, y, epsilon=0.1, num_iters=12)
     np.testing.assert_allclose(fixed.f, short.f, atol=1e-4)
     start = sinkhorn.solve(x, y, epsilon=0.1, tol=1e-3, **SHORT).g

@@ -36,9 +36,10 @@ from jaxcluster.cluster.sinkhorn.updates import (
 from jaxcluster.core import memory, validation
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import float_dtype, publish, sum_and_rounding, times_power_of_two
+from jaxcluster.core.messages import facts, sparkline
 from jaxcluster.core.preparation import unpad
 from jaxcluster.ops import differences, distance
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.types import Array, Float, Int, ending_in_words
 
 PLAN_ROUNDING = 1e-5
 """Mean error of the exponents of a plan above which a concrete one is computed in float64."""
@@ -84,6 +85,19 @@ class Transport(NamedTuple):
     history: Float[Array, "*batch capacity"]
     f_rest: Float[Array, "*batch n"]
     g_rest: Float[Array, "*batch m"]
+
+    def __repr__(self) -> str:
+        """Shapes, cost and ending, not potentials: ``Transport(f (20,), g (30,), transport cost 1.2, 7 steps, …)``."""
+        parts = [f"{name} {tuple(np.shape(getattr(self, name)))}" for name in ("f", "g")]
+        if np.shape(self.transport_cost) == () and not validation.is_traced(self.transport_cost):
+            parts.append(f"transport cost {float(self.transport_cost):.6g}")
+        return f"Transport({', '.join([*parts, ending_in_words(self.steps, self.status)])})"
+
+    def _repr_html_(self) -> str:
+        """The same with a curve of the marginal error, for a notebook."""
+        one = np.shape(self.steps) == () and not validation.is_traced(self.steps)
+        errors = sparkline(np.asarray(self.history)[: int(self.steps)], "marginal error") if one else ""
+        return facts(repr(self), {"marginal error": errors})
 
 
 class Solution(NamedTuple):
