@@ -50,22 +50,23 @@ if {launches}:
     distributed.launch([sys.executable, "-c", sys.argv[1]], 2)
 else:
     distributed.initialize(*{address})
-    print("joined", flush=True)
+    print("joined", distributed.index(), distributed.count(), flush=True)
     import time
     time.sleep(600)
 """
 
 
-def started(launches, address=()):
+def started(launches, address=(), variables=None):
     inner = JOB.format(launches=False, address=())
     command = [sys.executable, "-c", JOB.format(launches=launches, address=address), inner]
-    return subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, **ENVIRONMENT, **(variables or {})}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_job_ends_with_its_launcher():
     """SIGKILL leaves the launcher no time to end the others; the end of its output is that of all of them."""
     with started(launches=True) as launcher:
-        assert [launcher.stdout.readline() for _ in range(2)] == ["joined\n"] * 2
+        assert sorted(launcher.stdout.readline() for _ in range(2)) == ["joined 0 2\n", "joined 1 2\n"]
         launcher.kill()
         assert launcher.stdout.read() == ""
 
@@ -75,9 +76,22 @@ def test_sigterm_ends_a_process_of_a_job():
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with started(launches=False, address=(address, 1, 0)) as process:
-        assert process.stdout.readline() == "joined\n"
+        assert process.stdout.readline() == "joined 0 1\n"
         process.terminate()
         assert process.wait() == -signal.SIGTERM
+
+
+def test_slurms_variables_make_a_job():
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    with (
+        started(launches=False, variables={**job, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}) as first,
+        started(launches=False, variables={**job, "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}) as second,
+    ):
+        try:
+            assert [each.stdout.readline() for each in (first, second)] == ["joined 0 2\n", "joined 1 2\n"]
+        finally:
+            first.kill()
+            second.kill()
 
 
 def test_eight_devices_equal_one():
