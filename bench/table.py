@@ -1,10 +1,12 @@
-"""Tables of committed results in README and bench/README: ``python -m bench.table`` writes, ``--check`` compares."""
+"""Tables of committed results, on the pages that show them: ``python -m bench.table`` writes, ``--check`` compares."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,59 @@ def trials_markdown(record: dict[str, Any]) -> str:
 def trials_section(records: Sequence[dict[str, Any]]) -> str:
     """The tables of trials, each under a line that says where its figures come from."""
     return "\n\n".join(f"{_origin([record])}\n\n{trials_markdown(record)}" for record in records)
+
+
+def streams_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """One table of fits of a source, a row a method and source: rows a second, and memory of the whole process."""
+    head = ("Fit", "Rows from", "Rows a second", "of those in memory", "Peak memory of the process")
+    rows = [head, ("---", "---", "---:", "---:", "---:")]
+    for record in records:
+        memory_s = record["memory"]["step_s"]
+        n = int(record["case"].rsplit("-", 1)[1].split("x")[0])
+        rows += [
+            (
+                record["case"] + f", k = {record['k']}",
+                {"memory": "an array", "npy": "an .npy file", "parquet": "Parquet files"}[source],
+                f"{n / record[source]['step_s']:,.0f}",
+                f"{memory_s / record[source]['step_s']:.2f}×",
+                size(record[source]["peak_bytes"]),
+            )
+            for source in ("memory", "npy", "parquet")
+        ]
+    return _lines(rows)
+
+
+def streams_section(records: Sequence[dict[str, Any]]) -> str:
+    """The table of streams, under a line that says where its figures come from."""
+    return f"{_origin(records)}\n\n{streams_markdown(records)}" if records else ""
+
+
+def scaling_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """One table of k-means over devices and processes: seconds of a step, and those of the plan."""
+    head = ("Devices", "Processes", "Rows", "Step", "Predicted", "Measured / predicted", "Collectives of a step")
+    rows = [head, (*["---:"] * 6, "---")]
+    for record in records:
+        # As in "kmeans-400000x32-2d1p".
+        rows_, _, devices, processes = re.fullmatch(r"kmeans-(\d+)x(\d+)-(\d+)d(\d+)p", record["case"]).groups()
+        kinds = Counter(record.get("collectives", ()))
+        rows.append(
+            (
+                devices,
+                processes,
+                f"{int(rows_):,}",
+                seconds(record["step_s"]),
+                seconds(record["planned_step_s"]),
+                f"{record['step_s'] / record['planned_step_s']:.2f}",
+                ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "—",
+            )
+        )
+    return _lines(rows)
+
+
+def scaling_section(records: Sequence[dict[str, Any]]) -> str:
+    """The table of devices and processes, under a line that says where its figures come from."""
+    measured = [record for record in records if record["case"].startswith("kmeans-")]
+    return f"{_origin(measured)}\n\n{scaling_markdown(measured)}" if measured else ""
 
 
 def replaced(text: str, table: str, block: str = "bench") -> str:
@@ -275,9 +330,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is not up to date")
     options = parser.parse_args(arguments)
-    folders = ("", "memory", "shapes", "deep", "images", "trials", "fresh", "growth")
+    folders = ("", "memory", "shapes", "deep", "images", "trials", "fresh", "growth", "streams", "scaling")
     found = (published(read(options.results / folder)) for folder in folders)
-    times, memory, shapes, deep, images, trials, fresh, growth = found
+    times, memory, shapes, deep, images, trials, fresh, growth, streams, scaling = found
     pages = {
         "README.md": {"trials": trials_section(trials)},
         "bench/README.md": {
@@ -288,6 +343,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "deep": deep_section(deep),
             "images": features_section(images),
         },
+        "docs/streaming.md": {"streams": streams_section(streams)},
+        "docs/devices.md": {"scaling": scaling_section(scaling)},
     }
     stale = []
     for page, tables in pages.items():

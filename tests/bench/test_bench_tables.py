@@ -57,7 +57,10 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     results.mkdir()
     tables.parent.mkdir()
     arguments = ["--root", str(tmp_path), "--results", str(results)]
-    for path, blocks in ((readme, ["trials"]), (tables, ["bench", "fresh", "growth", "shapes", "deep", "images"])):
+    streams, devices = tmp_path / "docs" / "streaming.md", tmp_path / "docs" / "devices.md"
+    streams.parent.mkdir()
+    blocks_of = {readme: ["trials"], tables: ["bench", "fresh", "growth", "shapes", "deep", "images"]}
+    for path, blocks in (blocks_of | {streams: ["streams"], devices: ["scaling"]}).items():
         path.write_text("\n\n".join(["# Title", *map(marked, blocks), "The end.\n"]))
     append(results / "run.jsonl", record(median=0.05, peer=0.1))
     scores = {"k-means": {"ari": 0.2}, "DBSCAN": {"ari": 0.996}, "HDBSCAN": {"ari": 1.0}}
@@ -66,6 +69,10 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     append(results / "fresh" / "run.jsonl", record("kmeans") | {"n": 1_000, "d": 10, **fresh})
     count = {"cases": 3, "methods": 2, "trials": 1_006, "right": 1_003, "said": 1, "wrong": 2}
     append(results / "trials" / "run.jsonl", record("trials") | {"kinds": {"offset": count, "units": count}})
+    read = {name: {"step_s": step, "peak_bytes": 3e8} for name, step in (("memory", 1), ("npy", 2), ("parquet", 4))}
+    append(results / "streams" / "run.jsonl", record("kmeans-2000000x32") | {"k": 100, **read})
+    steps = {"step_s": 0.3, "planned_step_s": 0.2, "collectives": ["all-reduce"]}
+    append(results / "scaling" / "run.jsonl", record("kmeans-400000x32-2d1p") | steps)
     assert table.main([*arguments, "--check"]) == 1
     assert "make bench-table" in capsys.readouterr().err
     assert table.main(arguments) == 0
@@ -75,6 +82,8 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     assert "| rings | 1,500×2 | 0.20 | **1.00** | **1.00** |" in text
     assert "| kmeans | 1,000×10 | 1.00 | 1.50 | 3.00 | 1.50 | 3.00 |" in text
     assert "stale" not in text
+    assert "| kmeans-2000000x32, k = 100 | Parquet files | 500,000 | 0.25× | 300 MB |" in streams.read_text()
+    assert "| 2 | 1 | 400,000 | 0.300 s | 0.200 s | 1.50 | 1 all-reduce |" in devices.read_text()
     text = readme.read_text()
     assert "| offset | 3 | 2 | 1,006 | 1,003 | 1 | 2 |" in text
     assert "| All |  |  | 2,012 | 2,006 | 2 | 4 |" in text
