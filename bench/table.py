@@ -171,14 +171,14 @@ def scaling_markdown(records: Sequence[dict[str, Any]]) -> str:
     head = ("Devices", "Processes", "Rows", "Step", "Predicted", "Measured / predicted", "Collectives of a step")
     rows = [head, (*["---:"] * 6, "---")]
     for record in records:
-        # As in "kmeans-400000x32-2d1p".
-        rows_, _, devices, processes = re.fullmatch(r"kmeans-(\d+)x(\d+)-(\d+)d(\d+)p", record["case"]).groups()
+        # Of a case such as "kmeans-400000x32-2d1p".
+        n, _, devices, processes = re.findall(r"\d+", record["case"])
         kinds = Counter(record.get("collectives", ()))
         rows.append(
             (
                 devices,
                 processes,
-                f"{int(rows_):,}",
+                f"{int(n):,}",
                 seconds(record["step_s"]),
                 seconds(record["planned_step_s"]),
                 f"{record['step_s'] / record['planned_step_s']:.2f}",
