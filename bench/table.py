@@ -137,8 +137,9 @@ def trials_markdown(record: dict[str, Any]) -> str:
 
 
 def trials_section(records: Sequence[dict[str, Any]]) -> str:
-    """The tables of trials, each under a line that says where its figures come from."""
-    return "\n\n".join(f"{_origin([record])}\n\n{trials_markdown(record)}" for record in records)
+    """The latest table of trials of each dtype, on whatever machine, under a line that says where it comes from."""
+    latest = {record["provenance"]["dtype"]: record for record in _by_date(records)}
+    return "\n\n".join(f"{_origin([record])}\n\n{trials_markdown(record)}" for record in latest.values())
 
 
 def streams_markdown(records: Sequence[dict[str, Any]]) -> str:
@@ -313,6 +314,10 @@ def _peer(name: str, peer: dict[str, Any]) -> str:
 def _device(record: dict[str, Any]) -> str:
     made = record["provenance"]
     return made["device"] if made["platform"] != "cpu" else f"{made['device']}, {made['cores']} cores"
+
+
+def _by_date(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(records, key=lambda record: record["provenance"]["date"])
 
 
 def _origin(records: Sequence[dict[str, Any]]) -> str:
