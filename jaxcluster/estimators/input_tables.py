@@ -21,6 +21,7 @@ from jaxcluster.core import validation
 from jaxcluster.core.dtypes import MAX_EXACT_INTEGER
 from jaxcluster.core.processes import count_rows, spans_processes
 from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import over_blocks
@@ -271,7 +272,7 @@ def rows_of_fit(estimator: Any, n: int) -> int:
     A saved model is checked against it, as ``labels_`` has the rows of one process.
     """
     vars(estimator).pop("_n_rows", None)
-    if not spans_processes(estimator.mesh):
+    if not spans_processes(check_mesh(estimator.mesh)):
         return n
     estimator._n_rows = count_rows(estimator.mesh, n)
     return estimator._n_rows

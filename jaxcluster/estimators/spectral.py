@@ -19,7 +19,7 @@ from jaxcluster.cluster.spectral.affinity_input import affinity_matrix, check_de
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import published_dtype
 from jaxcluster.core.messages import warn
-from jaxcluster.core.processes import agree_on_key, count_rows, gather_parts
+from jaxcluster.core.processes import agree_on_key, count_rows, gather_parts, spans_processes
 from jaxcluster.core.shard import own_mesh
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.dataframes import as_rows
@@ -175,9 +175,9 @@ class _SpectralEstimator(Estimator):
 
     def _gathered(self, X):
         """Rows of all processes where the mesh spans several, and the slice of the rows of this one."""
-        if self.mesh is not None and self.mesh.is_multi_process and self._precomputed:
-            raise ValueError(f"affinity={self.affinity!r} is for one process, which has all pairs: pass rows.")
         rows_of_fit(self, X.shape[0])
+        if spans_processes(self.mesh) and self._precomputed:
+            raise ValueError(f"affinity={self.affinity!r} is for one process, which has all pairs: pass rows.")
         return gather_parts(self.mesh, X)
 
     def _publish(self, embedding, dtype, own):
