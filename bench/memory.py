@@ -58,12 +58,13 @@ def growth(call: Call) -> int:
     """Bytes by which the process grew at its peak while the call ran."""
     gc.collect()
     RESET.write_text("5")  # the system's record of the peak starts over at what is resident now
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     call()
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
+    """Resident bytes of this process: now, by "VmRSS", or at most, by "VmHWM"."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
     return 1024 * int(line.split()[1])
 

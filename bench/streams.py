@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import jax
 import numpy as np
 
 from bench import peers
+from bench.memory import resident
 from bench.provenance import ROOT, provenance
 from bench.records import RESULTS, append
 
@@ -76,7 +76,8 @@ def child(method: str, source: str, folder: Path) -> dict[str, float]:
         jax.block_until_ready(fit(steps).labels)
         seconds.append(time.perf_counter() - start)
     step = (seconds[2] - seconds[1]) / (STEPS[1] - STEPS[0])
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage's, which begins with the peak of the process that started this one.
+    peak = resident("VmHWM")
     return {"step_s": step, "fit_s": seconds[2], "first_fit_s": seconds[0], "peak_bytes": peak}
 
 
