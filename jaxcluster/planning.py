@@ -158,7 +158,7 @@ def plan(
         if chip is not None:
             validation.check_choice("chip", chip, CHIPS)
         columns = machine.MAX_CENTERS if method == "silhouette" else k
-        rates = machine.measured(d, columns) if chip is None else CHIPS[chip]
+        rates = machine.measured(d, columns, fused=method == "kmeans") if chip is None else CHIPS[chip]
     scatter, rates = rates.shared, rates.of_device(devices)
     rows = -(-n // devices)
     if method == "silhouette":

@@ -22,6 +22,9 @@ CALIBRATION_SECONDS = 0.15
 TILE_ROWS, MAX_CENTERS = 4096, 1024
 """Rows and most columns of the product of the calibration."""
 
+LEAST_PASS = 0.05
+"""Least part of the time of a search that its pass is taken to need: differences of times may be negative."""
+
 COPIED_BYTES = 1 << 26
 """Bytes of the copy of the calibration: more than caches hold."""
 
@@ -77,7 +80,7 @@ CHIPS = {
 """Peak rates of accelerators, by short names; a run reaches a part of them."""
 
 
-def measured(d: int, k: int) -> Rates:
+def measured(d: int, k: int, *, fused: bool = False) -> Rates:
     """Rates of this machine, by products of (rows, d) and (d, k) matrices, a pass over their result, and a copy.
 
     It takes about a second, with the compiler. Devices of a CPU share its cores and its memory; what they send to each
@@ -86,6 +89,8 @@ def measured(d: int, k: int) -> Rates:
     Args:
         d: number of features.
         k: number of centers.
+        fused: True for a search of nearest centers, which on a CPU is one kernel with its product (`ops.nearest`):
+            the pass is what that kernel takes longer than the product alone.
     """
     device = jax.devices()[0]
     columns = min(k, MAX_CENTERS)
@@ -96,14 +101,19 @@ def measured(d: int, k: int) -> Rates:
     table = _product(jax.lax.Precision.HIGHEST, x, centers)
     offset = jax.device_put(np.zeros(columns, np.float32), device)
     operations = 2 * TILE_ROWS * d * columns
-    precise = operations / _seconds(partial(_product, jax.lax.Precision.HIGHEST), x, centers)
+    product = _seconds(partial(_product, jax.lax.Precision.HIGHEST), x, centers)
     fast = operations / _seconds(partial(_product, None), x, centers)
-    entries = TILE_ROWS * columns / _seconds(_nearest, table, offset)
+    if fused and device.platform == "cpu":
+        both = _seconds(_search, x, centers, offset)
+        entries = TILE_ROWS * columns / max(both - product, LEAST_PASS * both)
+    else:
+        entries = TILE_ROWS * columns / _seconds(_nearest, table, offset)
     source = jax.device_put(np.zeros(COPIED_BYTES // 4, np.float32), device)
     bandwidth = 2 * COPIED_BYTES / _seconds(_copy, source)
     host = device.platform == "cpu"
     stats = None if host else device.memory_stats()
     memory = stats["bytes_limit"] if stats and "bytes_limit" in stats else psutil.virtual_memory().total
+    precise = operations / product
     return Rates(f"this machine ({device.device_kind})", precise, fast, bandwidth, bandwidth / 2, memory, entries, host)
 
 
@@ -128,6 +138,13 @@ def _product(precision, x, centers):
 @jax.jit
 def _nearest(table, offset):
     return jnp.argmin(offset[None, :] - 2 * table, axis=1)
+
+
+@jax.jit
+def _search(x, centers, offset):
+    """The minimum of whole steps with the index of the center below them, as `ops.nearest` packs them on a CPU."""
+    steps = jnp.floor((offset[None, :] - 2 * jnp.matmul(x, centers, precision=jax.lax.Precision.HIGHEST)) * 64)
+    return jnp.min(steps * len(offset) + jnp.arange(len(offset), dtype=x.dtype), axis=1)
 
 
 @jax.jit
