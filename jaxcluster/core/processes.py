@@ -50,7 +50,7 @@ def gather_parts(mesh: Mesh | None, x: Any, *per_row: Any) -> tuple[Any, ...]:
     Raises:
         ValueError, TypeError: see `validation.check_matrix`; parts of different widths or dtypes.
     """
-    if mesh is None or not mesh.is_multi_process:
+    if not spans_processes(mesh):
         return x, *per_row, slice(None)
     x = np.asarray(validation.check_matrix(x))
     per_row = tuple(None if each is None else np.asarray(each) for each in per_row)
@@ -64,7 +64,7 @@ def gather_parts(mesh: Mesh | None, x: Any, *per_row: Any) -> tuple[Any, ...]:
 
 def own_rows(mesh: Mesh | None, n: int) -> slice:
     """Slice of the n rows of this process among those of all processes of a mesh."""
-    if mesh is None or not mesh.is_multi_process:
+    if not spans_processes(mesh):
         return slice(None)
     start = int(gather(n)[: jax.process_index()].sum())
     return slice(start, start + n)
@@ -82,7 +82,7 @@ def keep_own_labels(fit: Fit, own: slice) -> Fit:
 
 def count_rows(mesh: Mesh | None, n: int) -> int:
     """Number of rows of all processes of a mesh, of which this one has n."""
-    return n if mesh is None or not mesh.is_multi_process else int(gather(n).sum())
+    return int(gather(n).sum()) if spans_processes(mesh) else n
 
 
 def spread(tree: Any, shardings: Any) -> Any:
@@ -115,7 +115,7 @@ def whole(value: Any) -> Any:
 
 def agree_on_key(key: Any, mesh: Mesh | None) -> Any:
     """Random key of the first process: processes that draw from fresh entropy have different ones."""
-    if mesh is None or not mesh.is_multi_process:
+    if not spans_processes(mesh):
         return key
     return jax.random.wrap_key_data(gather(np.asarray(jax.random.key_data(key)))[0], impl=jax.random.key_impl(key))
 
@@ -158,7 +158,7 @@ def check_equal(tree: Any, mesh: Mesh | None, names: str) -> None:
 
 def agree_on_status(fit: Fit, mesh: Mesh | None) -> Fit:
     """Fit with the status PRECISION where the rows of any process have it; each has looked at its own."""
-    if mesh is None or not mesh.is_multi_process:
+    if not spans_processes(mesh):
         return fit
     lost = (gather(np.asarray(fit.status)) == Status.PRECISION).any()
     return fit._replace(status=jnp.int32(Status.PRECISION)) if lost else fit

@@ -11,7 +11,7 @@ from sklearn.neighbors import VALID_METRICS
 
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
-from jaxcluster.core.processes import gather_rows
+from jaxcluster.core.processes import gather_rows, spans_processes
 from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.datasets.gower import GowerScale, encode_gower
 from jaxcluster.estimators.base import Estimator
@@ -64,7 +64,7 @@ class MetricEstimator(ClusterMixin, Estimator):
         """Set ``labels_``, and the labels of all processes where the samples are spread over several."""
         self.labels_ = np.array(labels)
         vars(self).pop("_gathered_labels", None)
-        if self.mesh is not None and self.mesh.is_multi_process:
+        if spans_processes(self.mesh):
             self._gathered_labels = gather_rows(self.labels_)
 
     @property

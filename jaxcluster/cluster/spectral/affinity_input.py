@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxcluster.core import memory, validation
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.preparation import padded_size
-from jaxcluster.core.processes import agree_on_key, gather_parts
+from jaxcluster.core.processes import agree_on_key, gather_parts, spans_processes
 from jaxcluster.core.shard import own_mesh
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.affinity import (
@@ -143,7 +143,7 @@ def gather_input(key: KeyArray, x: Any, affinity: Any, n_neighbors: int, mesh: M
     Raises:
         ValueError: precomputed weights or distances over several processes.
     """
-    if mesh is None or not mesh.is_multi_process:
+    if not spans_processes(mesh):
         return GatheredInput(key, x, affinity, mesh, slice(None))
     if isinstance(x, Affinity) or str(affinity).startswith("precomputed"):
         raise ValueError(f"affinity={affinity!r} is for one process, which has the weights of all pairs: pass rows.")
