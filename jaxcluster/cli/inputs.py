@@ -27,17 +27,6 @@ CATEGORIES_HINT = "Leave out their columns (--drop), drop those rows, or write '
 STDIN = "-"
 """Word for a table on standard input."""
 
-STREAM_STARTS = {
-    b"PAR1": ".parquet",
-    b"PK": ".xlsx",
-    b"\x1f\x8b": ".csv.gz",
-    b"\x28\xb5\x2f\xfd": ".csv.zst",
-    b"\xfd7zXZ\0": ".csv.xz",
-    **{b"BZh%d1AY&SY" % level: ".csv.bz2" for level in range(1, 10)},
-    b"{": ".jsonl",
-}
-"""Endings of files by their first bytes, for standard input; other bytes are a text table."""
-
 LAYOUT = ("header", "delimiter", "decimal", "encoding")
 """Fields of `Source` that describe the layout of a text table."""
 
@@ -196,6 +185,8 @@ def on_disk(source: Source) -> Iterator[Source]:
     Raises:
         UserError: nothing on standard input.
     """
+    from jaxcluster.datasets.decoding import ending_of
+
     if source.data != STDIN:
         yield source
         return
@@ -204,7 +195,7 @@ def on_disk(source: Source) -> Iterator[Source]:
     content = sys.stdin.buffer.read()
     if not content.strip():
         raise UserError("standard input is empty: there is no table.")
-    ending = next((kind for start, kind in STREAM_STARTS.items() if content.startswith(start)), ".csv")
+    ending = ending_of(content) or ".csv"
     with tempfile.TemporaryDirectory(prefix="jaxcluster-") as folder:
         path = Path(folder, f"stdin{ending}")
         path.write_bytes(content)

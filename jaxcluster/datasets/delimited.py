@@ -41,6 +41,9 @@ LONG_NUMBER = r"^[+-]?\d{16,}(\.\d*)?$"
 UNUSUAL_DELIMITERS = ":^~/#&\x1f"
 """Delimiters that are not looked for, as dates, times and shares hold some of them, but named to the user."""
 
+MIN_ROWS_OF_A_LINE = 3
+"""Fewest other rows from which a single line with words is taken for a line of names, or a sum."""
+
 MAX_CELL_CHARACTERS = 40
 """Longest cell in a message."""
 
@@ -103,7 +106,8 @@ def _parse(
     numeric = frozenset(numbers)  # a file may have a hundred thousand columns
 
     def skip_ragged(row: Any) -> str:
-        ragged.append(row)
+        if row.text.strip():  # a line of blanks is none
+            ragged.append(row)
         return "skip"
 
     # Positions instead of names, as names may repeat; an extra column for the empty field after a last delimiter.
@@ -320,11 +324,36 @@ def _not_numeric_error(
     )
     other = "," if decimal == "." else "."
     hint = marker_hint(((title_of(layout.names, i), quote_cell(cell), cells[i]) for i, cell in bad.items()), decimal)
+    hint = _line_hint(cells, rows, decimal, lines) or hint
     if not hint:
         hint = _field_hint(bad.values(), decimal, single=len(layout.names) == 1)
     if any(is_number(cell, other) for cell in bad.values()):
         hint = f" Other numbers of the file have the decimal mark {decimal!r}: pass decimal={other!r} if that is wrong."
     return DataError(f"{path.name}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}.{hint} {CHOOSE_HINT}")
+
+
+def _line_hint(
+    cells: Mapping[int, pa.ChunkedArray], rows: Mapping[int, int], decimal: str, lines: Mapping[int, int]
+) -> str:
+    """A sentence on a single line, the first or the last, that holds all cells that are no numbers; empty without one.
+
+    Args:
+        cells: of all columns.
+        rows: the row of the first such cell of each column that has any.
+        decimal: decimal mark of the numbers.
+        lines: line of each of these rows.
+    """
+    compute = arrow_compute()
+    at, last = next(iter(rows.values())), len(next(iter(cells.values()))) - 1
+    if set(rows.values()) != {at} or last < MIN_ROWS_OF_A_LINE or at not in (0, last):
+        return ""
+    pattern = f"^(?:{NUMBER[decimal].pattern})$"
+    for i in rows:
+        numbers = compute.match_substring_regex(cells[i], pattern, ignore_case=True)
+        if compute.sum(compute.invert(numbers)).as_py() != 1:
+            return ""
+    seen = "a second line of names, or of units" if at == 0 else "a sum, or a remark"
+    return f" Line {lines.get(at, '?')} looks like {seen}: remove it from the file if it is."
 
 
 def _field_hint(cells: Iterable[str], decimal: str, single: bool) -> str:

@@ -186,9 +186,10 @@ def fit_encoding(
             codes.append(code)
             notes += note
     if bad:
+        remedy = "write dates as in 2024-04-03" if dates else "take dates as days since 1970-01-01 (dates=)"
         raise DataError(
             f"{where}: not numeric: column{'s' * (len(bad) > 1)} {listing(bad)}. Leave such columns out (drop=), "
-            "encode words (encode=), or take dates as days since 1970-01-01 (dates=)."
+            f"encode words (encode=), or {remedy}."
         )
     return Encoding(tuple(codes)), notes
 

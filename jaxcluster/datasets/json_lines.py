@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, open_arrow_stream
 from jaxcluster.datasets.columns import warn_of_merged
+from jaxcluster.datasets.decoding import kind_hint
 from jaxcluster.datasets.files import arrow_table
 from jaxcluster.datasets.tables import Table
 
@@ -90,10 +91,13 @@ def _lines(path: Path) -> Iterable[tuple[int, bytes]]:
 
 def _reason(path: Path) -> str:
     """The first line that makes a file unreadable, and why."""
+    hint = kind_hint(path)
     try:
         lines = list(_lines(path))
     except OSError:
-        return f"it cannot be unpacked ({path.stat().st_size} bytes). Is it truncated?"
+        return f"it cannot be unpacked ({path.stat().st_size} bytes).{hint or ' Is it truncated?'}"
+    if hint:
+        return f"it holds no lines of JSON.{hint}"
     if not lines:
         return "it is empty."
     seen: dict[str, tuple[str, int]] = {}

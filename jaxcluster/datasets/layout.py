@@ -9,20 +9,17 @@ below, and a note tells the decision and how to overrule it.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxcluster.datasets.base import COMPRESSIONS, DataError, Format, listing, open_arrow_stream
-
-HEAD_BYTES = 1 << 24
-"""Bytes that are read to detect the layout, 16 MiB: enough for some hundred thousand columns."""
+from jaxcluster.datasets.base import DataError, Format, listing
+from jaxcluster.datasets.decoding import check_encoding, decode_head, read_head
 
 SAMPLE_ROWS, SAMPLE_FIELDS, MIN_SAMPLE_ROWS = 200, 1 << 16, 3
 """Rows of the sample that decides the layout: fewer for wide tables, once there are so many fields, but at least 3."""
@@ -32,19 +29,6 @@ MIN_BLOCK_BYTES = 1 << 20
 
 DELIMITERS = {"tab": "\t", "semicolon": ";", "pipe": "|", "comma": ",", "blank": " "}
 """Delimiters by name, in order of preference where they fit equally well."""
-
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""Encodings by byte order mark; UTF-32's marks precede UTF-16's, as they begin with them."""
-
-LEGACY_ENCODINGS = ("cp1252", "latin-1")
-"""Encodings to try on text that is not UTF-8: Windows Western European, which leaves five bytes undefined, then
-Latin-1, which decodes every byte."""
 
 _WORDS = ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL")
 MISSING = frozenset(
@@ -61,10 +45,10 @@ NUMBER = {
 """Patterns of numbers by decimal mark: of ASCII's digits, as Arrow knows no others."""
 
 GROUPED = {
-    ".": re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3})+|(?:[ \u00a0\u202f'’]\d{3})+)(?:\.\d*)?", re.ASCII),
-    ",": re.compile(r"[+-]?\d{1,3}(?:(?:\.\d{3})+|(?:[ \u00a0\u202f'’]\d{3})+)(?:,\d*)?", re.ASCII),
+    ".": re.compile(r"[+-]?[1-9]\d{0,2}(?:(?:,\d{3})+|(?:[ \u00a0\u202f'’]\d{3})+)(?:\.\d*)?", re.ASCII),
+    ",": re.compile(r"[+-]?[1-9]\d{0,2}(?:(?:\.\d{3})+|(?:[ \u00a0\u202f'’]\d{3})+)(?:,\d*)?", re.ASCII),
 }
-"""Patterns of numbers with thousands separators, by decimal mark."""
+"""Patterns of numbers with thousands separators, by decimal mark: 0,123 is none."""
 
 YEAR = re.compile(r"1[5-9]\d\d|2[01]\d\d")
 
@@ -122,14 +106,6 @@ def check_format(form: Format) -> Format:
     return form._replace(delimiter=delimiter)
 
 
-def check_encoding(encoding: str) -> None:
-    """Raise DataError for a name that is none of an encoding of text."""
-    try:
-        "a".encode(encoding)  # codecs.lookup finds those of bytes too, such as base64
-    except (LookupError, ValueError):
-        raise DataError(f"encoding {encoding!r} is not known; try utf-8, utf-16, latin-1 or cp1252.") from None
-
-
 def _is_delimiter(delimiter: str) -> bool:
     """True for one character that is part of no number, word or quotation."""
     return len(delimiter) == 1 and not delimiter.isalnum() and delimiter not in "\"'\r\n\0.+-"
@@ -148,16 +124,17 @@ def sniff(path: Path, form: Format, *, not_utf8: bool = False) -> Layout:
     """
     form = check_format(form)
     missing = MISSING.union(form.na or ())
-    head, whole = _head(path)
-    encoding, text, notes = _decode_head(path.name, head, whole, form.encoding, not_utf8)
+    head, whole = read_head(path)
+    encoding, text, notes = decode_head(path.name, head, whole, form.encoding, not_utf8)
     if not text.strip():
         raise DataError(f"{path.name} is empty.")
     text, before, marked = _skip_separator_line(text)
     delimiter = form.delimiter or marked or _delimiter(text, form.decimal, missing)
     rows = _sample(text, delimiter, path.name, whole)
+    notes += _delimiter_notes(path.name, text, form, missing)
     # Up to 4 bytes per character, and rows below that may be twice as long.
     block = max(MIN_BLOCK_BYTES, 8 * max((len("".join(row)) for _, row in rows[:2]), default=0))
-    rows = _without_comments(rows)
+    rows = _without_comments(rows, form, missing)
     if not rows:
         raise DataError(f"{path.name} is empty.")
     (line, first), below = rows[0], [row for _, row in rows[1:]]
@@ -215,71 +192,6 @@ def is_number(field: str, decimal: str = ".") -> bool:
     return bool(NUMBER[decimal].fullmatch(field) or GROUPED[decimal].fullmatch(field))
 
 
-# Encoding -----------------------------------------------------------------------------------------------------------
-
-
-def _head(path: Path) -> tuple[bytes, bool]:
-    """Read the start of the file.
-
-    Returns:
-        The first bytes, unzipped, and True if they are the whole file.
-    """
-    try:
-        with open_arrow_stream(path) as stream:
-            head = stream.read(HEAD_BYTES + 1)
-    except OSError as error:
-        compression = COMPRESSIONS.get(path.suffix.lower())
-        zipped = f" as a file packed by {compression}; is it truncated?" if compression else "."
-        raise DataError(f"{path.name} cannot be read ({path.stat().st_size} bytes){zipped}") from error
-    return head[:HEAD_BYTES], len(head) <= HEAD_BYTES
-
-
-def _decode_head(
-    name: str, head: bytes, whole: bool, requested: str | None, not_utf8: bool
-) -> tuple[str, str, list[str]]:
-    """Decode the start of the file.
-
-    Returns:
-        Encoding, text, and notes.
-    """
-    marked = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
-    if requested is not None:
-        own = marked if marked and codecs.lookup(requested).name in ("utf-8", "utf-16", "utf-32") else requested
-        tried = [own]
-    elif marked:
-        tried = [marked]
-    else:
-        tried = [*(() if not_utf8 else ("utf-8",)), *LEGACY_ENCODINGS]
-    # Incrementally, as the end of the first bytes may cut a character in two.
-    for encoding in tried:
-        try:
-            text = codecs.getincrementaldecoder(encoding)("strict").decode(head, final=whole)
-        except UnicodeError:
-            continue
-        _check_text(name, head, text)
-        notes = []
-        if encoding in LEGACY_ENCODINGS and requested is None:
-            notes = [f"{name} is not UTF-8 and is read as {encoding}; pass encoding= if its letters come out wrong."]
-        return encoding, text, notes
-    raise DataError(
-        f"{name} is not {tried[0]}: its bytes do not decode. Leave the encoding out, or name the right one (encoding=)."
-    )
-
-
-def _check_text(name: str, head: bytes, text: str) -> None:
-    """Raise DataError for text with NUL characters, which no table has."""
-    at = text.find("\0")
-    if at < 0:
-        return
-    # In Latin text every second byte of UTF-16 is zero.
-    for encoding, offset in (("utf-16-le", 1), ("utf-16-be", 0)):
-        half = head[offset:SAMPLE_FIELDS:2]
-        if half.count(0) > len(half) / 2:
-            raise DataError(f"{name} looks like UTF-16 without a byte order mark: pass encoding={encoding}.")
-    line = text.count("\n", 0, at) + 1
-    raise DataError(f"{name} holds binary data, a NUL character in line {line}: it is no text table, or damaged.")
-
-
 # Delimiter ----------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +222,18 @@ def _delimiter(text: str, decimal: str | None, missing: Collection[str]) -> str:
         if score > best:
             best, chosen = score, delimiter
     return chosen
+
+
+def _delimiter_notes(name: str, text: str, form: Format, missing: Collection[str]) -> list[str]:
+    """A note on a delimiter of the caller that stands nowhere, where another one separates fields."""
+    given = form.delimiter
+    if given is None or given in text:
+        return []
+    other = _delimiter(text, form.decimal, missing)
+    rows = [row for _, row in _sample(text, other, name, whole=True)]
+    if other not in text or len(rows[0]) != _most_common_length(rows[1:] or rows):
+        return []
+    return [f"{name} holds no {given!r}, so that each line is one field; {other!r} would give {len(rows[0])} columns."]
 
 
 def _sample(text: str, delimiter: str, name: str, whole: bool) -> list[tuple[int, list[str]]]:
@@ -475,14 +399,39 @@ def _values(column: list[str], decimal: str) -> list[float]:
 # Lines --------------------------------------------------------------------------------------------------------------
 
 
-def _without_comments(rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
-    """Rows from the header on. Leading lines with # are comments, except the last if it fits as a header."""
-    while len(rows) > 1 and rows[0][1][0].lstrip().startswith("#"):
-        width = _most_common_length([row for _, row in rows[1:]])
-        if len(rows[0][1]) == width and not rows[1][1][0].lstrip().startswith("#"):
-            break
-        rows = rows[1:]
-    return rows
+def _without_comments(
+    rows: list[tuple[int, list[str]]], form: Format, missing: Collection[str]
+) -> list[tuple[int, list[str]]]:
+    """Rows from the header on. Leading lines with # are comments, but for a header, and for rows like those below."""
+    plain = [i for i, (_, row) in enumerate(rows) if not row[0].lstrip().startswith("#")]
+    if not plain:  # a file of such rows
+        width = _most_common_length([row for _, row in rows]) if rows else 0
+        return list(dropwhile(lambda each: len(each[1]) != width, rows))
+    first = plain[0]
+    width = _most_common_length([row for _, row in rows[first:]])
+    decimal = form.decimal or _decimal([row for _, row in rows[first + 1 :]]) or "."
+    if form.header is None and _is_header(rows[first][1], [row for _, row in rows[first + 1 :]], decimal, missing)[0]:
+        return rows[first:]
+    # Cells such as #ff0000 in the first column.
+    while first and _is_like(rows[first - 1][1], [row for _, row in rows[first:]], width, decimal, missing):
+        first -= 1
+    named = first and form.header is not False and len(rows[first - 1][1]) == width
+    return rows[first - 1 :] if named else rows[first:]
+
+
+def _is_like(
+    row: Sequence[str], below: Sequence[list[str]], width: int, decimal: str, missing: Collection[str]
+) -> bool:
+    """True for a row with numbers exactly where most rows below have them, apart from its first field."""
+    if len(row) != width or width < 2:
+        return False
+    others = [other for other in below if len(other) == width]
+
+    def numbers(cells: Sequence[str]) -> int:
+        return sum(cell.strip() in missing or is_number(cell, decimal) for cell in cells)
+
+    usual = [2 * numbers([other[j] for other in others]) > len(others) for j in range(1, width)]
+    return any(usual) and usual == [numbers([cell]) == 1 for cell in row[1:]]
 
 
 def _collapse_blanks(line: str) -> str:

@@ -41,6 +41,7 @@ from jaxcluster.datasets.columns import (
     without_markers,
 )
 from jaxcluster.datasets.dates import as_days, is_dates
+from jaxcluster.datasets.decoding import kind_hint
 from jaxcluster.datasets.encoding import Encoding, Rules, encode_column, fit_encoding
 
 if TYPE_CHECKING:
@@ -439,10 +440,11 @@ def _damaged_error(path: Path) -> DataError:
         start = stream.read(4)
         stream.seek(-min(4, size), 2)
         end = stream.read()
+    hint = kind_hint(path)
     if start != PARQUET_MAGIC:
         seen = f"it starts with {start!r}, not with {PARQUET_MAGIC!r}"
     elif end != PARQUET_MAGIC:
         seen = f"it does not end with {PARQUET_MAGIC!r}: it is truncated"
     else:
         seen = "it is damaged, or holds what this version of pyarrow does not know"
-    return DataError(f"{path.name} cannot be read as Parquet ({size} bytes): {seen}.")
+    return DataError(f"{path.name} cannot be read as Parquet ({size} bytes): {seen}.{hint}")

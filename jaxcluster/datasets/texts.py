@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.datasets.base import DataError, Dataset, as_labels, column_index, listing
-from jaxcluster.datasets.layout import check_encoding
+from jaxcluster.datasets.decoding import check_encoding
 
 if TYPE_CHECKING:
     import scipy.sparse

@@ -136,6 +136,8 @@ def test_unnamed_column_that_is_no_index_is_data():
         ("# a b\n1.5 2.5\n3.25 4\n5 6.5\n", ["a", "b"]),
         ('"a c" b\n1.5 2.5\n3.25 4\n5 6.5\n', ["a c", "b"]),
         ("# made by hand\n# a,b\n1.5,2.5\n3.25,4\n5,6.5\n", ["a", "b"]),
+        ("# made by hand, 2020\na,b\n1.5,2.5\n3.25,4\n5,6.5\n", ["a", "b"]),
+        ("a,b\n1.5,2.5\n \t\n3.25,4\n5,6.5\n  ", ["a", "b"]),
         ("a,b,\n1.5,2.5,\n3.25,4,\n5,6.5,\n", ["a", "b"]),
         ("a,b\n1.5,2.5,\n3.25,4,\n5,6.5,\n", ["a", "b"]),
         ("1.5,2.5,\n3.25,4,\n5,6.5,\n", ["0", "1"]),
@@ -187,6 +189,22 @@ def test_layout_options_override_detection():
         assert "(delimiter=)" in complaint(name, delimiter=";")
     for option, value in (("delimiter", "ab"), ("delimiter", "1"), ("decimal", ";"), ("encoding", "utf9")):
         assert repr(value) in complaint("a.csv", **{option: value})
+
+
+@pytest.mark.parametrize("below", ["#00ff00,2\n#0000ff,3\n", "red,2\n#0000ff,3\n"])
+def test_rows_that_begin_with_a_mark_are_no_comments(below):
+    dataset = load(write("a.csv", f"# colors\n#color,x\n#ff0000,1\n{below}"), columns="x")
+    np.testing.assert_array_equal(dataset.x[:, 0], [1, 2, 3])
+
+
+def test_a_delimiter_that_stands_nowhere_is_noted():
+    assert "',' would give 2 columns" in load(write("a.csv", "a,b\n1,2\n3,4\n"), delimiter=";").notes[0]
+    assert not load(write("b.csv", "a\n1,2\n3,4\n"), delimiter=";").notes
+
+
+def test_a_zero_before_the_mark_separates_no_thousands():
+    np.testing.assert_array_equal(load(write("a.csv", "a;b\n0,123;1\n0,456;2\n")).x[:, 0], [0.123, 0.456])
+    assert "'1,5'" in complaint(write("b.csv", "a;b\n1,5;0.123\n2,5;0.456\n"))
 
 
 # Numbers --------------------------------------------------------------------------------------------------------
@@ -269,7 +287,7 @@ def test_encodings_are_recognized(encoding, text):
 
 
 def test_an_encoding_that_shows_late_is_recognized(monkeypatch):
-    monkeypatch.setattr("jaxcluster.datasets.layout.HEAD_BYTES", 64)
+    monkeypatch.setattr("jaxcluster.datasets.decoding.HEAD_BYTES", 64)
     data = ("a,b\n" + "1,x\n" * 40 + "2,größe\n").encode("latin-1")
     dataset = load(write_bytes("a.csv", data), truth="b")
     assert dataset.y[-1] == "größe"
@@ -317,6 +335,25 @@ def test_files_that_are_not_tables_are_refused(text, words):
     assert all(word in message for word in words), message
     assert "Arrow" not in message
     assert "CSV column #" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.csv", gzip.compress(b"a,b\n1,2\n"), "like a .csv.gz file"),
+        ("a.csv", b"PK\x03\x04\0", "like a .xlsx file"),
+        ("a.csv", b"PAR1\0", "like a .parquet file"),
+        ("a.csv", b"<!DOCTYPE html>\n<p>Log in</p>", "web page"),
+        ("a.csv.xz", gzip.compress(b"a,b\n1,2\n"), "like a .csv.gz file"),
+        ("a.parquet", gzip.compress(b"a,b\n1,2\n"), "like a .csv.gz file"),
+        ("a.jsonl", gzip.compress(b"{}"), "like a .csv.gz file"),
+        ("a.jsonl.gz", b'{"a": 1}', "like a .jsonl file"),
+        ("a.csv", b"a,b\nm,kg\n1,2\n3,4\n5,6\n", "line of names, or of units"),
+        ("a.csv", b"a,b\n1,2\n3,4\n5,6\nTotal,all\n", "Line 5 looks like a sum"),
+    ],
+)
+def test_files_of_another_kind_are_named(name, data, words):
+    assert words in complaint(write_bytes(name, data))
 
 
 def test_unclosed_quotation_mark_loses_no_rows():
