@@ -44,7 +44,7 @@ def compare(
       jaxcluster compare runs/* --out compare.html
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.output_dir import claimed_file
+    from jaxcluster.cli.output_dir import claimed_file, files_of
     from jaxcluster.cli.runtime import start
     from jaxcluster.report.compare import compare_page
 
@@ -52,7 +52,7 @@ def compare(
         raise UserError("one run has nothing to be compared with. Name two or more folders that fit wrote.")
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out} is written as HTML. Let its name end in .html.")
-    with claimed_file(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
+    with claimed_file(out, overwrite=overwrite, inputs=files_of(*run)) as claim, console.stages(quiet) as stage:
         with stage("read", "Reading the runs"):
             summaries = _summaries(run)
         start()

@@ -23,6 +23,9 @@ FAMILIES = {
 }
 """Headings of the list of methods, by the families of `CLASSES`."""
 
+LINKS = ("must_link", "cannot_link")
+"""Options that name files of pairs of rows."""
+
 EXAMPLES = {
     "kmeans": "flowers.csv --k 3 --truth species --out runs/flowers",
     "minibatch-kmeans": "big.npy --k 100 --out runs/big",
@@ -66,11 +69,12 @@ def fit(
     from jaxcluster.cli.fit_pipeline import FitTask, run_fit
     from jaxcluster.cli.large_fit import check_plain, exceeds, run_large_fit
     from jaxcluster.cli.method_options import make_estimator
-    from jaxcluster.cli.output_dir import check_folder, claimed_folder
+    from jaxcluster.cli.output_dir import check_folder, claimed_folder, files_of
     from jaxcluster.cli.runtime import join, joined_by_launch, seconds, start
     from jaxcluster.cli.summary import show
 
-    check_folder(out, overwrite=overwrite)
+    places = (source.data, source.truth, *(given.get(name) for name in ("weights", "labels", *LINKS)))
+    check_folder(out, overwrite=overwrite, inputs=files_of(*places))
     job, stream, most = (given.pop(name, None) for name in ("distributed", "stream", "max_memory"))
     job = bool(job) or joined_by_launch(method)
     if job:
@@ -96,7 +100,7 @@ def _links(given: dict[str, Any]) -> dict[str, Any]:
     """Pairs of rows from the files of the options that hold them, which are taken out of ``given``."""
     from jaxcluster.cli.inputs import read_pairs
 
-    files = {name: given.pop(name, None) for name in ("must_link", "cannot_link")}
+    files = {name: given.pop(name, None) for name in LINKS}
     return {name: read_pairs(path, f"--{name.replace('_', '-')}") for name, path in files.items() if path}
 
 

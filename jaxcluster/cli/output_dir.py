@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,14 +88,15 @@ def claimed_folder(out: Path, *, overwrite: bool) -> Iterator[Claim]:
 
 
 @contextmanager
-def claimed_file(out: Path, *, overwrite: bool) -> Iterator[Claim]:
-    """Lock the place of a file while the block runs, as `claimed_folder` does."""
+def claimed_file(out: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> Iterator[Claim]:
+    """Lock the place of a file while the block runs, as `claimed_folder` does; it may be none of the inputs."""
+    _check_no_input(out, inputs)
     check_file(out, overwrite=overwrite)
     with _claimed(out, overwrite=overwrite) as claim:
         yield claim
 
 
-def check_folder(out: Path, *, overwrite: bool) -> None:
+def check_folder(out: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """Refuse a folder that cannot be made, or that holds something which must not be lost. Writes nothing."""
     place = _checked_place(out)
     with suppress(FileNotFoundError):  # the current folder was removed
@@ -112,6 +113,7 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
         raise UserError(f"{out} exists and is no run of jaxcluster. Name another folder.")
     if not overwrite:
         raise UserError(f"{out} holds a finished run. Pass --overwrite to replace it, or name another folder.")
+    _check_no_input(out, inputs)
     with user_errors():
         inside = sorted(config.parent for config in place.glob(f"*/**/{CONFIG}") if is_run(config.parent))
     if inside:
@@ -130,6 +132,32 @@ def check_file(out: Path, *, overwrite: bool) -> None:
         raise UserError(f"{out} is a pipe, a socket or a device. Name a file.")
     if place.exists() and not overwrite:
         raise UserError(f"{out} exists. Pass --overwrite to replace it, or name another file.")
+
+
+def _check_no_input(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse a place that is, or holds, a file which the command reads."""
+    place = _checked_place(out)
+    for path in inputs if place.exists() else ():
+        with suppress(OSError, RuntimeError, ValueError):  # an input that cannot be found is named by its reader
+            if path.exists() and path.resolve().is_relative_to(place):
+                raise UserError(f"{path} is read by this command, and {out} would take its place. Name another one.")
+
+
+def files_of(*places: str | Path | None) -> Iterator[Path]:
+    """Files that a command reads: runs and models with all that belongs to them, files, and those of a pattern."""
+    from jaxcluster.datasets.files import matching_files
+
+    for place in map(Path, filter(None, places)):
+        with suppress(OSError, ValueError):
+            folder = place if place.is_dir() else place.parent
+            config = next((each for each in (folder, folder.parent) if (each / CONFIG).is_file()), None)
+            if place.is_dir() and config is not None:
+                yield config / CONFIG
+                yield from (config / name for name in read_json(config / CONFIG).get(FILES) or ())
+            elif place.is_dir():
+                yield from place.rglob("*")
+            else:
+                yield from matching_files(str(place)) or (place, Path(str(place).rpartition(":")[0]))  # file.npz:key
 
 
 def check_space(claim: Claim, needed: int) -> None:

@@ -89,7 +89,7 @@ def predict(
       jaxcluster predict runs/flowers new.csv --report drift.html
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.output_dir import claimed_file
+    from jaxcluster.cli.output_dir import claimed_file, files_of
     from jaxcluster.cli.runtime import start
 
     added = {"proba": proba, "transform": transform, "distance": distances}
@@ -97,7 +97,11 @@ def predict(
     saved = runs.find_run(model)
     if report is not None:
         check_page(report, saved)
-    place, page = (nullcontext() if path is None else claimed_file(path, overwrite=overwrite) for path in (out, report))
+    read = list(files_of(model, source.data))
+    place, page = (
+        nullcontext() if path is None else claimed_file(path, overwrite=overwrite, inputs=read)
+        for path in (out, report)
+    )
     start()
     with place as claim, page as page_claim, console.stages(quiet) as stage:
         estimator, rows = load_and_read(stage, model, saved, source, check=_check_predicts)
@@ -253,13 +257,16 @@ def embed(
       jaxcluster embed runs/dec digits --out codes.npy
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.output_dir import claimed_file
+    from jaxcluster.cli.output_dir import claimed_file, files_of
     from jaxcluster.cli.runtime import start
 
     check_ending(out)
     saved = runs.find_run(model)
     start()
-    with claimed_file(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
+    with (
+        claimed_file(out, overwrite=overwrite, inputs=files_of(model, source.data)) as claim,
+        console.stages(quiet) as stage,
+    ):
         estimator, rows = load_and_read(stage, model, saved, source)
         with stage("embed", f"Embedding {rows.x.shape[0]:,} rows"), user_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # `rows_like` has looked

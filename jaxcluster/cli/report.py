@@ -110,12 +110,12 @@ def profile(
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.fit_pipeline import profile_of
-    from jaxcluster.cli.output_dir import claimed_file, write_json
+    from jaxcluster.cli.output_dir import claimed_file, files_of, write_json
     from jaxcluster.cli.runtime import start
 
     saved = _find_run(run, "its rows are not known")
     start()
-    place = nullcontext() if json is None else claimed_file(json, overwrite=overwrite)
+    place = nullcontext() if json is None else claimed_file(json, overwrite=overwrite, inputs=files_of(run))
     with place as claim, console.stages(quiet) as stage:
         estimator, rows = load_run(stage, run, saved)
         with stage("profile", "Profiling"), user_errors():

@@ -67,11 +67,11 @@ def score(
       jaxcluster score labels.npy flowers.csv --truth-column species --json scores.json
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.output_dir import claimed_file, write_json
+    from jaxcluster.cli.output_dir import claimed_file, files_of, write_json
     from jaxcluster.plots.style import is_noise
     from jaxcluster.report.scores import external_scores
 
-    place = nullcontext() if json is None else claimed_file(json, overwrite=overwrite)
+    place = nullcontext() if json is None else claimed_file(json, overwrite=overwrite, inputs=files_of(labels, truth))
     with place as claim, console.stages(quiet) as stage, stage("score", "Scoring"):
         clusters, classes = _read_both((labels, labels_column), (truth, truth_column), layout)
         scores = external_scores(classes, clusters)

@@ -148,7 +148,7 @@ def sweep(
       jaxcluster sweep customers.csv --k 2:6 --algo kprototypes --scale standard --out runs/mixed
     """
     from jaxcluster.cli import console, runtime
-    from jaxcluster.cli.output_dir import check_folder, claimed_folder
+    from jaxcluster.cli.output_dir import check_folder, claimed_folder, files_of
     from jaxcluster.cli.table_checks import check_columns
     from jaxcluster.estimators import ESTIMATORS
 
@@ -156,7 +156,7 @@ def sweep(
     given = {"init": init, "max_steps": max_iter, "tol": tol, "metric": metric, "covariances": covariance or None}
     given |= {"reg_covar": reg_covar, "missing": missing, "precision": precision}
     options = library_options(algo, {name: value for name, value in given.items() if value is not None})
-    check_folder(out, overwrite=overwrite)
+    check_folder(out, overwrite=overwrite, inputs=files_of(source.data, source.truth, source.weights))
     runtime.start()
     task = SweepTask(algo, ks, seeds, seed, options, source, scale.value)
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:

@@ -110,10 +110,10 @@ def transport(
       jaxcluster transport moons:n=300 circles:n=300 --epsilon 0.05 --out runs/moved
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.output_dir import check_folder, claimed_folder
+    from jaxcluster.cli.output_dir import check_folder, claimed_folder, files_of
     from jaxcluster.cli.runtime import start
 
-    check_folder(out, overwrite=overwrite)
+    check_folder(out, overwrite=overwrite, inputs=files_of(x, y))
     start()
     options = {"cost": cost.value, "epsilon": epsilon, "rho": rho, "tol": tol, "max_steps": max_iter}
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:

@@ -230,6 +230,29 @@ def test_files_are_replaced_only_when_asked_to(data, run, tmp_path):
     assert_same_labels(out, run / "labels.csv")
 
 
+def test_what_a_command_reads_is_never_replaced(data, run, tmp_path):
+    own, table = tmp_path / "run", tmp_path / "new.csv"
+    shutil.copytree(run, own)
+    np.savetxt(table, rows_and_species()[0], delimiter=",")
+    shutil.copy(table, own / "data.csv")
+    (tmp_path / "link.csv").symlink_to(table)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for words in (
+        ("predict", own, table, "--out", table),
+        ("predict", own, table, "--out", tmp_path / "link.csv"),
+        ("predict", own, tmp_path / "*.csv", "--out", table),
+        ("predict", own, table, "--out", own / "labels.csv"),
+        ("embed", own / "model", table, "--out", own / "labels.csv"),
+        ("score", own / "labels.csv", own / "config.json", "--json", own / "config.json"),
+        ("profile", own, "--json", own / "metrics.json"),
+        ("compare", own, own, "--out", own / "report.html"),
+        ("fit", "kmeans", own / "data.csv", "--k", K, "--out", own),
+        ("sweep", own / "data.csv", "--k", "2:3", "--out", own),
+    ):
+        refuse(*words, "--overwrite")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize(("error", "code"), [(RuntimeError("no more ink"), 1), (KeyboardInterrupt(), 130)])
 def test_a_run_that_fails_in_the_end_leaves_no_trace(data, run, tmp_path, monkeypatch, finished, error, code):
