@@ -82,7 +82,9 @@ def _summaries(folders: Sequence[Path]) -> list[RunSummary]:
         settings = dict(_flat({key: value for key, value in saved.config.items() if key not in UNCOMPARED}))
         seconds = sum(saved.config.get("seconds", {}).values())
         both = {**scores["internal"], **(scores["external"] or {})}
-        summaries.append(RunSummary(name, settings, both, labels, rows, seconds))
+        method = (saved.config.get("algorithm"), saved.config.get("parameters", {}).get("metric"))
+        data = saved.config.get("data", {})
+        summaries.append(RunSummary(name, settings, both, labels, rows, seconds, data, method))
     return summaries
 
 

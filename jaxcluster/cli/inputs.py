@@ -267,7 +267,7 @@ def read_like(
     run has its layout too, unless ``source`` gives one.
 
     Args:
-        data: the entry "data" of config.json; empty for a model without a run.
+        data: the entry "data" of config.json, or the names of the columns of a model without a run.
         source: the new rows.
         encoding: of the rows of the run, or None.
         categories: the model takes columns of words.
@@ -300,7 +300,7 @@ def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | Non
             columns = encoding.names
             _check_has(source, columns)
         elif _is_table(source.data):
-            parquet = _ending(str(data.get("data"))) == ".parquet"
+            parquet = _ending(str(data.get("data", source.data))) == ".parquet"
             columns = (_same_columns(source, _whole(names) if parquet else names) if names else None) or chosen
         elif not _is_table(str(data.get("data"))):
             columns = names if _ending(source.data) in SVM_EXTENSIONS else chosen
@@ -313,7 +313,21 @@ def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | Non
         row_id = data.get("id_name") if data.get("id_name") in names else None
     if not _is_table(source.data):
         options |= {"na": source.na, "dates": False}
-    return load(source.data, columns=columns, row_id=row_id, encode=encoding, categories=categories, **options)
+    dataset = load(source.data, columns=columns, row_id=row_id, encode=encoding, categories=categories, **options)
+    if source.columns is None and not dataset.encoding:
+        dataset = dataset._replace(notes=(*dataset.notes, *_position_notes(data.get("column_names"), dataset)))
+    return dataset
+
+
+def _position_notes(names: Sequence[str] | None, dataset: Dataset) -> list[str]:
+    """A note on new rows whose columns have names where those of the fit have numbers alone, ``names`` or none."""
+    from jaxcluster.datasets.base import listing
+
+    named = [name for name in dataset.columns or [] if not name.isdecimal()]
+    if not named or not all(name.isdecimal() for name in names or ()):
+        return []
+    taken = listing(map(repr, dataset.columns or []), 8)
+    return [f"the columns of the fit have no names, and those of {dataset.name} are taken in their order: {taken}."]
 
 
 def _check_has(source: Source, columns: Sequence[str]) -> None:

@@ -199,7 +199,10 @@ def rows_like(config: Mapping[str, Any], source: Source, estimator: Any) -> Data
 
     categories = estimator.reading_options() is not None
     steps = {"encoding": estimator.input_encoding_, "vectorizer": estimator.input_vectorizer_}
-    dataset = read_like(config.get("data", {}), source, categories=categories, **steps)
+    # A model that Python saved has no run, but may have names of columns.
+    names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
+    data = config.get("data", {"column_names": names or None})
+    dataset = read_like(data, source, categories=categories, **steps)
     check_width(dataset.x, estimator.n_features_in_, name=dataset.name)
     fills = getattr(estimator, "missing", False) or estimator.input_imputation_ is not None
     by_gower = categories and getattr(estimator, "metric", None) == "gower"  # whose terms leave missing cells out

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,13 @@ from jaxcluster.report.scores import score_info, split
 
 MAX_MAPS = 12
 
+READING = ("columns", "drop", "row_id", "truth", "weights", "encode", "dates", "na", "text", "stop_words", "max_terms")
+READING += ("header", "delimiter", "decimal", "encoding")
+"""Options of the shell that decide which columns of a file are read, and how."""
+
+STDIN = "-"
+"""The name of standard input, which may be another table each time."""
+
 
 class RunSummary(NamedTuple):
     """A finished run.
@@ -33,6 +42,8 @@ class RunSummary(NamedTuple):
         labels: (n_samples,) clusters, -1 for noise.
         rows: (n_samples,) names of the rows, by which labels of two runs are known to be of the same ones.
         seconds: of all stages.
+        data: the entry "data" of config.json, by which rows that are only numbered are known to be the same.
+        method: what decides how the data are read: the algorithm and its metric.
     """
 
     name: str
@@ -41,6 +52,25 @@ class RunSummary(NamedTuple):
     labels: np.ndarray
     rows: np.ndarray
     seconds: float
+    data: Mapping[str, Any] = MappingProxyType({})
+    method: Any = None
+
+
+def same_rows(run: RunSummary, other: RunSummary) -> bool:
+    """True if the labels of two runs are of the same rows, in the same order.
+
+    Rows that a column names are the same under the same names. Rows that are only numbered are the same in one file, if
+    it has not changed, and in files of the same content.
+    """
+    if not np.array_equal(run.rows, other.rows):
+        return False
+    one, two = ({**each, "data": os.path.abspath(str(each.get("data")))} for each in (run.data, other.data))
+    if one.get("sha256") == two.get("sha256") or (one.get("id_name") is not None and two.get("id_name") is not None):
+        return True
+    if one.get("id_name") != two.get("id_name") or any(one.get(name) != two.get(name) for name in ("data", "key")):
+        return False
+    alike = run.method == other.method and all(one.get(name) == two.get(name) for name in READING)
+    return run.data.get("data") != STDIN and not alike  # read alike, and still of another content: the file has changed
 
 
 def compare_page(runs: Sequence[RunSummary], x: np.ndarray | None, notes: Sequence[str] = ()) -> str:
@@ -84,7 +114,7 @@ def _setting(value: Any) -> str:
 
 
 def _scores(runs: Sequence[RunSummary]) -> str:
-    shown, other_rows = "", bool(np.isnan(agreement(runs)).any())
+    shown, other_rows = "", not all(same_rows(run, runs[0]) for run in runs)
     for which, caption in enumerate(("Against the truth", "Without the truth")):
         names = list(dict.fromkeys(name for run in runs for name in split(run.scores)[which]))
         lines = []
@@ -99,7 +129,8 @@ def _scores(runs: Sequence[RunSummary]) -> str:
         heads = ["score", *(run.name for run in runs)]
         shown += tables.grid(caption, heads, lines, caption=caption) if lines else ""
     note = (
-        "Some runs are of other rows: their scores do not say which run is better, and no line has a star."
+        "Some runs are of other rows or of other files: their scores do not say which run is better, and no line has a "
+        "star."
         if other_rows
         else "A star is the best of the line. Scores without the truth are of the rows as each run clustered them, so "
         "that they compare runs of one scaling only."
@@ -117,7 +148,7 @@ def _best(values: Sequence[float | None], text: str) -> set[int]:
 
 
 def agreement(runs: Sequence[RunSummary]) -> np.ndarray:
-    """(n_runs, n_runs) adjusted Rand index of the labels of each two runs; NaN where they are not of the same rows."""
+    """(n_runs, n_runs) adjusted Rand index of the labels of each two runs; NaN where the names of their rows differ."""
     shown = np.full((len(runs), len(runs)), np.nan)
     for i, run in enumerate(runs):
         for j, other in enumerate(runs[: i + 1]):
@@ -130,12 +161,16 @@ def agreement(runs: Sequence[RunSummary]) -> np.ndarray:
 def _agreement(runs: Sequence[RunSummary]) -> str:
     head = "".join(f'<th scope="col" class="number">{html.escape(run.name)}</th>' for run in runs)
     lines = ""
+    doubt = False
     for run, values in zip(runs, agreement(runs), strict=True):
+        unsure = [not np.isnan(value) and not same_rows(run, other) for value, other in zip(values, runs, strict=True)]
+        doubt = doubt or any(unsure)
         cells = "".join(
             '<td class="number">—</td>'
             if np.isnan(value)
-            else f'<td class="number" style="background:rgb(var(--heat) / {0.62 * max(value, 0):.2f})">{value:.3f}</td>'
-            for value in values
+            else f'<td class="number" style="background:rgb(var(--heat) / {0.62 * max(value, 0):.2f})">{value:.3f}'
+            f"{' †' * by_number}</td>"
+            for value, by_number in zip(values, unsure, strict=True)
         )
         lines += f'<tr><th scope="row">{html.escape(run.name)}</th>{cells}</tr>'
     table = (
@@ -146,12 +181,17 @@ def _agreement(runs: Sequence[RunSummary]) -> str:
         "The adjusted Rand index of the labels of two runs: 1 for the same clusters, about 0 for unrelated ones; noise "
         "counts as one more cluster. A dash stands for runs on other rows."
     )
+    if doubt:
+        note += (
+            " † These runs are of different files, or of one that has changed, and their rows have no names: they are "
+            "taken for the same ones in the same order, and the number says nothing if they are not. Name them (--id)."
+        )
     return section("Agreement", note, table)
 
 
 def _maps(runs: Sequence[RunSummary], x: np.ndarray) -> str:
     at, first = plane(x), runs[0]
-    drawn = [run for run in runs if np.array_equal(run.rows, first.rows)][:MAX_MAPS]
+    drawn = [run for run in runs if same_rows(run, first)][:MAX_MAPS]
     shown = [_map(at, run, first, i) for i, run in enumerate(drawn)]
     note = (
         f"All maps show the rows as {html.escape(first.name)} has them. A cluster has the color of the cluster of "

@@ -15,7 +15,7 @@ import pytest
 from command_line import call, read_labels, refuse, write_flowers
 from sklearn.metrics import adjusted_rand_score
 
-from jaxcluster.report.compare import RunSummary, agreement, compare_page
+from jaxcluster.report.compare import RunSummary, agreement, compare_page, same_rows
 
 EVIL = "<script>window.pwned = 1</script>"
 
@@ -40,6 +40,29 @@ def test_runs_are_compared_on_one_page(folder):
         assert word in text
     assert "parameters.max_iter" not in text  # the same in both
     assert "<script" not in text
+
+
+def test_rows_of_one_number_are_not_the_same_rows():
+    rows, labels = np.arange(4).astype(str), np.zeros(4, int)
+    file = {"data": "a.csv", "sha256": "1", "columns": "x"}
+
+    def compared(**changed):
+        runs = [
+            RunSummary(name, {}, {}, labels, rows, 1.0, data) for name, data in (("a", file), ("b", file | changed))
+        ]
+        assert ("†" in compare_page(runs, None)) != same_rows(*runs)
+        return same_rows(*runs)
+
+    assert compared()
+    assert compared(data="b.npy")  # of the same content
+    assert compared(sha256="2", columns="y")
+    assert compared(sha256="2", columns="y", data="./a.csv")
+    assert not compared(sha256="2")  # the file has changed
+    assert not compared(sha256="2", data="b.csv")
+    file = {"data": "-", "sha256": "1", "columns": "x"}
+    assert not compared(sha256="2", columns="y")
+    file = {"data": "a.csv", "sha256": "1", "id_name": "name"}
+    assert compared(sha256="2", data="b.csv")
 
 
 def test_runs_without_their_data_have_no_maps(folder):

@@ -208,6 +208,17 @@ def test_predict_finds_columns_of_one_name(table):
 # Missing cells --------------------------------------------------------------------------------------------------
 
 
+def test_a_model_without_a_run_finds_its_columns_by_name():
+    frame = pd.DataFrame({"a": HALVES * 9.0 + np.arange(40) % 3, "b": np.arange(40) % 2 * 0.1})
+    frame[["b", "a"]].assign(c=1).to_csv("turned.csv", index=False)
+    jaxcluster.KMeans(2, random_state=0).fit(frame).save("named")
+    call("predict", "named", "turned.csv", "--out", "labels.csv", "--quiet")
+    assert_halves(pd.read_csv("labels.csv").label.to_numpy())
+    jaxcluster.KMeans(2, random_state=0).fit(frame.to_numpy()).save("nameless")
+    frame.to_csv("names.csv", index=False)
+    assert "are taken in their order: 'a', 'b'" in call("predict", "nameless", "names.csv").stderr
+
+
 def test_a_mixture_takes_missing_cells(table):
     table[np.random.default_rng(1).random(table.shape) < 0.1] = np.nan
     table[3, 2] = np.nan
