@@ -208,7 +208,7 @@ def test_predict_finds_columns_of_one_name(table):
 # Missing cells --------------------------------------------------------------------------------------------------
 
 
-def test_a_model_without_a_run_finds_its_columns_by_name():
+def test_a_saved_model_finds_its_columns_by_name():
     frame = pd.DataFrame({"a": HALVES * 9.0 + np.arange(40) % 3, "b": np.arange(40) % 2 * 0.1})
     frame[["b", "a"]].assign(c=1).to_csv("turned.csv", index=False)
     jaxcluster.KMeans(2, random_state=0).fit(frame).save("named")
