@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, Num, UInt32
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, Key, Num, UInt32
 
 __all__ = [
     "Absent",
@@ -18,6 +18,7 @@ __all__ = [
     "Fit",
     "Float",
     "Int",
+    "Integer",
     "KeyArray",
     "Num",
     "Points",

@@ -29,7 +29,7 @@ import numpy as np
 
 from jaxcluster.core import validation
 from jaxcluster.losses.similarity import batch_pairs
-from jaxcluster.losses.validation import as_labels, as_matrix, as_positive, encode_labels
+from jaxcluster.losses.validation import as_matrix, as_positive, class_numbers, encode_labels
 from jaxcluster.ops.differences import distances
 from jaxcluster.ops.distance import inner_products
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray
@@ -184,7 +184,7 @@ def class_batches(key: KeyArray, labels: Any, batch_size: int, *, per_class: int
     key = validation.check_key(key)
     if validation.is_traced(labels):
         raise TypeError("class_batches draws on the host, and needs concrete labels: call it outside of jit.")
-    codes = encode_labels(labels, np.size(labels))
+    codes = encode_labels(labels, None)
     batch_size, per_class = (
         validation.check_count(*each) for each in (("batch_size", batch_size), ("per_class", per_class))
     )
@@ -246,8 +246,7 @@ class CrossBatchMemory(NamedTuple):
         size, d = self.z.shape
         if z.shape[1] != d:
             raise ValueError(f"z has {z.shape[1]} columns, but the memory has {d}.")
-        # Positions in k = all integers, so that the numbers of the caller's classes are kept.
-        labels = as_labels(labels, z.shape[0], np.iinfo(np.int32).max).astype(jnp.int32)
+        labels = class_numbers(labels, z.shape[0]).astype(jnp.int32)
         z, labels = z[-size:], labels[-size:]
         places = (self.position + jnp.arange(z.shape[0], dtype=jnp.int32)) % size
         rows = self.z.at[places].set(jax.lax.stop_gradient(z).astype(self.z.dtype))

@@ -32,6 +32,7 @@ from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.losses.triplet import negative_mask, positive_mask
 from jaxcluster.losses.validation import (
     as_directions,
+    as_label_pair,
     as_labels,
     as_matrix,
     as_positive,
@@ -86,15 +87,17 @@ def batch_pairs(
     else:
         rows = as_samples(**given)
     n = rows[0].shape[0]
-    labels = as_labels(labels, n)
-    known = labels >= 0
     if reference is None:
-        positive, negative, others = positive_mask(labels), negative_mask(labels), known
+        labels = as_labels(labels, n)
+        known = others = labels >= 0
+        positive, negative = positive_mask(labels), negative_mask(labels)
     else:
-        other_labels = as_labels(reference_labels, rows[1].shape[0], name="reference_labels")
-        others = other_labels >= 0
+        labels, other_labels = as_label_pair(labels, n, reference_labels, rows[1].shape[0])
+        known, others = labels >= 0, other_labels >= 0
         both = known[:, None] & others[None, :]
-        same = labels[:, None] == other_labels.astype(labels.dtype)[None, :]
+        # In the wider of both types: a narrower one would give two classes one number.
+        dtype = max(labels.dtype, other_labels.dtype, key=lambda each: each.itemsize)
+        same = labels.astype(dtype)[:, None] == other_labels.astype(dtype)[None, :]
         positive, negative = same & both, ~same & both
     if pairs is not None:
         pairs = check_shape(pairs, positive.shape, name="pairs", of="z and reference")

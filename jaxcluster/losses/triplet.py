@@ -36,7 +36,6 @@ from jaxcluster.losses.validation import (
     reduce,
     zero_unweighted,
 )
-from jaxcluster.metrics.contingency import label_array
 from jaxcluster.ops.differences import length, root, squared_distances, squared_excess
 from jaxcluster.types import Array, Bool, Float, Int
 
@@ -145,14 +144,14 @@ def triplets_from_labels(labels: Any) -> Triplets:
 
 def positive_mask(labels: Any) -> Bool[Array, "n n"]:
     """Mask of pairs of two different samples with the same, known label. Labels may be traced."""
-    labels = as_labels(labels, np.size(labels))
+    labels = as_labels(labels, None)
     distinct = ~jnp.eye(labels.shape[0], dtype=bool)
     return (labels[:, None] == labels[None, :]) & (labels >= 0)[None, :] & distinct
 
 
 def negative_mask(labels: Any) -> Bool[Array, "n n"]:
     """Mask of pairs of samples with different, known labels. Labels may be traced."""
-    labels = as_labels(labels, np.size(labels))
+    labels = as_labels(labels, None)
     known = labels >= 0
     return (labels[:, None] != labels[None, :]) & known[None, :] & known[:, None]
 
@@ -319,5 +318,4 @@ def _encode_concrete(labels, caller):
             f"{caller} lists indices, and how many depends on the labels: call it outside of jit. Traced labels have "
             "positive_mask and negative_mask, and mined_triplet_loss."
         )
-    labels = label_array(labels, "labels")
-    return encode_labels(labels, labels.size)
+    return encode_labels(labels, None)

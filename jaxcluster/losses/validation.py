@@ -15,8 +15,8 @@ import numpy as np
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, float_dtype, times_power_of_two
-from jaxcluster.metrics.contingency import encode, label_array
-from jaxcluster.types import Array, Bool, Float, Int
+from jaxcluster.metrics.contingency import encode, is_missing, label_array
+from jaxcluster.types import Array, Bool, Float, Int, Integer
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -204,8 +204,8 @@ def as_positive(name: str, value: Any, dtype: Any, *, zero: bool = False) -> Flo
     return jnp.asarray(value, dtype)
 
 
-def as_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels") -> Int[Array, " n"]:
-    """Integer labels of n samples, −1 for an unknown label.
+def as_labels(labels: Any, n: int | None, k: int | None = None, *, name: str = "labels") -> Integer[Array, " n"]:
+    """Integer labels of n samples, of any number for None; −1 for an unknown label.
 
     Labels of k classes are positions from 0 to k − 1. With k None only their equality counts: concrete ones may be
     integers of any width, strings or objects, and are encoded as integers.
@@ -215,32 +215,63 @@ def as_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels"
         ValueError: another shape; concrete labels below −1, not below k, or NaN or None among objects.
     """
     if validation.is_traced(labels):
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"{name} must be integers, -1 for not known, got dtype {labels.dtype}.")
-        _check_length(labels, n, name)
-        return labels
+        return _traced_labels(labels, n, k, name)
     return jnp.asarray(encode_labels(labels, n, k, name=name), jnp.int32)
 
 
-def encode_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels") -> np.ndarray:
+def as_label_pair(labels: Any, n: int, others: Any, m: int) -> tuple[Integer[Array, " n"], Integer[Array, " m"]]:
+    """`as_labels` of n samples and of m references, with one number for equal labels in both.
+
+    Returns:
+        the labels of the samples, and those of the references.
+
+    Raises:
+        TypeError, ValueError: see `as_labels`; concrete labels of two kinds; beside traced labels, see `class_numbers`.
+    """
+    if validation.is_traced(labels, others):
+        return class_numbers(labels, n), class_numbers(others, m, name="reference_labels")
+    arrays = [_plain_labels(labels, n, None, "labels"), _plain_labels(others, m, None, "reference_labels")]
+    kinds = ["integers" if each.dtype.kind in "biu" else each.dtype.kind for each in arrays]
+    if kinds[0] != kinds[1] and "O" not in kinds:
+        raise TypeError(
+            f"labels have dtype {arrays[0].dtype}, and reference_labels {arrays[1].dtype}: equal labels must name one "
+            "class in both. Pass both as integers, or both as strings."
+        )
+    known = [~_unknown(each) for each in arrays]
+    # Python's own objects: integers of two widths would meet in a floating dtype.
+    numbers = _number_objects(arrays[0][known[0]].tolist() + arrays[1][known[1]].tolist())
+    codes = [np.full(each.shape, -1, np.int32) for each in arrays]
+    first = int(known[0].sum())
+    codes[0][known[0]], codes[1][known[1]] = numbers[:first], numbers[first:]
+    return jnp.asarray(codes[0]), jnp.asarray(codes[1])
+
+
+def class_numbers(labels: Any, n: int, *, name: str = "labels") -> Integer[Array, " n"]:
+    """Integer labels of n samples as they are: those of other batches are compared with them.
+
+    Raises:
+        TypeError: labels that are not integers.
+        ValueError: another shape; concrete labels below −1 or beyond int32.
+    """
+    if validation.is_traced(labels):
+        return _traced_labels(labels, n, None, name)
+    labels = _plain_labels(labels, n, None, name)
+    if labels.dtype.kind not in "biu":
+        raise TypeError(
+            f"{name} must be integers, the same number for a class in all batches, got dtype {labels.dtype}. Number "
+            "them by np.unique(labels, return_inverse=True) over all batches."
+        )
+    if labels.size and int(labels.max()) > np.iinfo(np.int32).max:
+        raise ValueError(f"{name} must be at most {np.iinfo(np.int32).max}, the largest int32, got {labels.max()}.")
+    return jnp.asarray(labels.astype(np.int32))
+
+
+def encode_labels(labels: Any, n: int | None, k: int | None = None, *, name: str = "labels") -> np.ndarray:
     """`as_labels` of concrete labels, as an int32 array on the host."""
-    labels = label_array(labels, name)
-    _check_length(labels, n, name)
-    if labels.dtype.kind == "O":
-        labels = _check_objects(labels, name)
-    if labels.dtype.kind not in ("biu" if k is not None else "biuUSTO"):
-        expected = "integers, -1 for not known" + (f", positions among {k} classes" if k is not None else "")
-        raise TypeError(f"{name} must be {expected}, got dtype {labels.dtype}.")
-    # Signed integers and objects alone have a −1, which means unknown; in other types each value is a class.
-    unknown = np.zeros(labels.shape, bool)
-    if labels.dtype.kind in "biu":
-        _check_range(labels, k, name)
-        if k is not None:
-            return labels.astype(np.int32)
-        if labels.dtype.kind == "i":
-            unknown = labels == -1
-    elif labels.dtype.kind == "O":
-        unknown = np.array([isinstance(label, (int, np.integer)) and label == -1 for label in labels], bool)
+    labels = _plain_labels(labels, n, k, name)
+    if k is not None:
+        return labels.astype(np.int32)
+    unknown = _unknown(labels)
     codes = np.full(labels.shape, -1, np.int64)
     known = labels[~unknown]
     codes[~unknown] = _number_objects(known) if known.dtype.kind == "O" else encode(known, name).codes
@@ -290,9 +321,41 @@ def _center_together(arrays):
         return promote(*(jnp.asarray(array, float_dtype(array.dtype)) for array in arrays))
 
 
+def _traced_labels(labels, n, k, name):
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, -1 for not known, got dtype {labels.dtype}.")
+    _check_length(labels, n, name)
+    # Positions are compared with those of all classes, of which int8 or uint8 may not hold the number.
+    return labels if k is None or labels.dtype.itemsize >= 4 else labels.astype(np.int32)
+
+
+def _plain_labels(labels, n, k, name):
+    """Concrete labels of n samples as an array of integers, strings or other objects; of integers alone with k."""
+    array = label_array(labels, name)
+    _check_length(array, n, name)
+    if not hasattr(labels, "dtype") and array.dtype.kind in "USf":
+        # NumPy makes strings of all that a list of strings holds, also of -1 and NaN, and rounds large integers.
+        array = np.fromiter(labels, object, array.size)
+    if array.dtype.kind == "O":
+        array = _check_objects(array, name)
+    if array.dtype.kind not in ("biu" if k is not None else "biuUSTO"):
+        expected = "integers or strings" if k is None else f"integers, positions among {k} classes"
+        raise TypeError(f"{name} must be {expected}, -1 for not known, got dtype {array.dtype}.")
+    if array.dtype.kind in "biu":
+        _check_range(array, k, name)
+    return array
+
+
+def _unknown(labels):
+    """Mask of −1, which means unknown, in integers with a sign and in objects; elsewhere each value is a class."""
+    if labels.dtype.kind == "O":
+        return np.array([isinstance(label, (int, np.integer)) and label == -1 for label in labels], bool)
+    return labels == -1 if labels.dtype.kind == "i" else np.zeros(labels.shape, bool)
+
+
 def _check_length(labels, n, name):
-    if labels.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), one per row, got {labels.shape}.")
+    if labels.ndim != 1 or (n is not None and labels.shape != (n,)):
+        raise ValueError(f"{name} must have shape ({'n' if n is None else n},), one per row, got {labels.shape}.")
 
 
 def _check_range(labels, k, name):
@@ -306,20 +369,18 @@ def _check_range(labels, k, name):
 
 def _check_objects(labels, name):
     """An array of objects, as integers if all are; raises ValueError for missing values."""
-    missing = [label is None or (isinstance(label, (float, np.floating)) and np.isnan(label)) for label in labels.flat]
-    if any(missing):
+    missing = sum(map(is_missing, labels.flat))
+    if missing:
         raise ValueError(
-            f"{name} hold {sum(missing)} NaN or None. A label that is not known is -1; drop such rows otherwise."
+            f"{name} hold {missing} NaN or None. A label that is not known is -1; drop such rows otherwise."
         )
     if all(isinstance(label, (int, np.integer)) for label in labels.flat):
         _check_range(labels, None, name)
-        largest = max(map(int, labels.flat), default=0)
-        return (
-            labels if largest > np.iinfo(np.uint64).max else labels.astype(np.int64 if largest < 2**63 else np.uint64)
-        )
+        # Larger integers stay Python's: no type of NumPy holds them together with -1.
+        return labels.astype(np.int64) if max(map(int, labels.flat), default=0) < 2**63 else labels
     if any(isinstance(label, (float, np.floating)) for label in labels.flat):
         return np.asarray([float(label) for label in labels.flat])  # the caller refuses floating labels
-    return labels
+    return labels.astype(str) if all(isinstance(label, str) for label in labels.flat) else labels
 
 
 def _number_objects(labels):

@@ -306,7 +306,7 @@ def _as_labels(labels, name) -> np.ndarray:
 def _narrow_objects(labels, name):
     """Objects as an array of numbers or strings, if they all are; other objects unchanged."""
     values = labels.tolist()
-    missing = sum(map(_is_missing, values))
+    missing = sum(map(is_missing, values))
     if missing:
         _raise_missing(missing, "NaN or None", name)
     for kind in (str, bytes):
@@ -324,7 +324,7 @@ def _narrow_objects(labels, name):
     return labels
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """True for None, NaN, and pandas' NA and NaT."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True

@@ -202,6 +202,39 @@ def test_directions_have_no_unit(unit_of_rows):
     np.testing.assert_allclose(value, losses.cosface_loss(Z, LABELS, CLASSES), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name_of", [lambda c: 3 * c + 4, lambda c: f"c{c}", lambda c: c + 2**63], ids=str)
+def test_a_class_has_one_name_in_both_batches(name_of):
+    """Labels of a batch and of its references are numbered together, whatever other classes either has."""
+    mine, others = np.array([1, 2, 0, 2, -1, 1]), np.array([2, 4, -1, 1])
+    z, memory = np.arange(6.0)[:, None], np.arange(4.0)[:, None] - 1
+    named = [[-1 if c < 0 else name_of(int(c)) for c in each] for each in (mine, others)]
+    given = {"reference": memory, "positive_margin": 0.0, "negative_margin": 100.0}
+    mask = losses.margin_pairs(z, named[0], reference_labels=named[1], **given)
+    equal = (mine[:, None] == others) & (z != memory.T)
+    expected = (equal | (mine[:, None] != others)) & (mine >= 0)[:, None] & (others >= 0)
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_traced_labels_keep_their_numbers():
+    mask = jax.jit(lambda mine: losses.margin_pairs(Z[:2], mine, reference=Z[:2], reference_labels=[7, 263]))
+    np.testing.assert_array_equal(
+        mask(np.array([7, 5], np.uint8)), losses.margin_pairs(Z[:2], [7, 5], reference=Z[:2], reference_labels=[7, 263])
+    )
+    classes = np.random.default_rng(0).normal(size=(300, D))
+    traced = jax.jit(lambda labels: losses.proxy_nca_loss(Z[:2], labels, classes))(np.array([1, 44], np.uint8))
+    np.testing.assert_allclose(traced, losses.proxy_nca_loss(Z[:2], [1, 44], classes), rtol=1e-6)
+
+
+def test_labels_in_lists_keep_their_types():
+    """NumPy makes strings of -1 and of NaN beside strings."""
+    assert not losses.pairs_from_labels(["a", -1, "b"]).same.any()
+    assert len(losses.pairs_from_labels(["a", -1, "b"]).first) == 1
+    with pytest.raises(ValueError, match="1 NaN or None"):
+        losses.pairs_from_labels(["a", np.nan])
+    with pytest.raises(TypeError, match="Pass both as integers, or both as strings"):
+        losses.margin_pairs(Z[:2], [1, 2], reference=Z[:2], reference_labels=["1", "2"])
+
+
 def test_equal_samples_of_one_class_have_gradients():
     """All distances are 0, all cosines 1 and there is no negative: every loss and gradient is finite."""
     z, labels = jnp.ones((4, D)), jnp.zeros(4, jnp.int32)

@@ -215,7 +215,7 @@ def test_bad_input_of_pairs():
         losses.mined_triplet_loss(a, LABELS, reduction="none")
     with pytest.raises(ValueError, match="mining='semi' is not known.*Did you mean 'semi-hard'"):
         losses.mined_triplet_loss(a, LABELS, mining="semi")
-    with pytest.raises(TypeError, match="labels must be integers, -1 for not known, got dtype float64"):
+    with pytest.raises(TypeError, match="labels must be integers or strings, -1 for not known, got dtype float64"):
         losses.mined_triplet_loss(a, LABELS * 1.0)
     with pytest.raises(ValueError, match=r"labels must have shape \(8,\), one per row, got \(7,\)"):
         losses.supervised_contrastive_loss(a, LABELS[:7])
