@@ -33,10 +33,23 @@ def title_of(names: Sequence[str], column: int) -> str:
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A dictionary-encoded column (categories) as its values."""
+    """A column that Arrow stores by categories, by runs, as views or as tensors, as one of plain values or lists."""
     import pyarrow as pa
+    from pyarrow import types
 
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    kind = column.type
+    if types.is_dictionary(kind):
+        return plain(column.cast(kind.value_type))
+    if types.is_run_end_encoded(kind):
+        chunks = [arrow_compute().run_end_decode(chunk) for chunk in column.chunks]
+        return plain(pa.chunked_array(chunks, kind.value_type))
+    if types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return column.cast(pa.large_list(kind.value_type))
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
+    return column
 
 
 def without_markers(column: pa.ChunkedArray, na: Sequence[str]) -> pa.ChunkedArray:
@@ -92,7 +105,7 @@ def _text_at(column: Any) -> str | None:
     for value in column:
         cell = value.as_py()
         try:
-            float(cell)
+            float("" if isinstance(cell, bytes) else cell)
         except (TypeError, ValueError):
             if value.is_valid:
                 return str(cell)
@@ -156,7 +169,9 @@ def number_block(where: str, column: pa.ChunkedArray) -> np.ndarray:
     if None in lengths:
         row = compute.index(column.is_null(), True).as_py()
         raise DataError(f"{where} has {column.null_count} missing lists, the first in row {row}. Fill or drop them.")
-    if len(lengths) != 1 or not lengths[0]:
+    if lengths == [0]:
+        raise DataError(f"{where} holds empty lists. Leave it out (drop=).")
+    if len(lengths) != 1:
         raise DataError(f"{where} holds lists of different lengths: {listing(lengths)}. They must be equally long.")
     return number_block(where, compute.list_flatten(column)).reshape(len(column), -1)
 

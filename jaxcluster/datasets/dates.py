@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.datasets.base import DataError
+from jaxcluster.datasets.base import DataError, arrow_compute
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+UNITS_OF_A_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+"""Units of Arrow's times in a day; its dates of 64 bits count milliseconds."""
 
 _TIME = r"(?:[T ]+(\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?)\s*(Z|[+-]\d\d:?\d\d)?)?"
 
@@ -107,14 +110,38 @@ def is_dates(column: pa.ChunkedArray) -> bool:
     return bool(cells) and 2 * sum(map(is_date, cells)) > len(cells)
 
 
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of dates or times as text, without the times if all are midnight; others as they are."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    compute = arrow_compute()
+    if not (types.is_temporal(column.type)):
+        return column
+    if types.is_date64(column.type):
+        column = column.cast(pa.date32())
+    text = column.cast(pa.string())
+    if not types.is_timestamp(column.type):
+        return text
+    text = compute.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")
+    midnight = compute.match_substring_regex(text, " 00:00:00Z?$")
+    return compute.replace_substring_regex(text, " .*", "") if compute.all(midnight).as_py() else text
+
+
 def as_days(column: pa.ChunkedArray, where: str) -> np.ndarray:
     """(n,) float64 days since 1970-01-01 of a column of dates, NaN for a missing cell."""
     import pyarrow as pa
     from pyarrow import types
 
+    compute = arrow_compute()
+
     if types.is_date(column.type) or types.is_timestamp(column.type):
-        moments = column.cast(pa.timestamp("us", getattr(column.type, "tz", None))).cast(pa.int64())
-        return moments.cast(pa.float64(), safe=False).to_numpy() / timedelta(days=1).total_seconds() / 1e6
+        # Not by another unit, which Arrow refuses where it loses digits or is beyond 64 bits.
+        short = types.is_date32(column.type)
+        a_day = 1 if short else UNITS_OF_A_DAY[getattr(column.type, "unit", "ms")]
+        counts = compute.fill_null(column.cast(pa.int32() if short else pa.int64()), 0).to_numpy().astype(np.int64)
+        found = counts // a_day + counts % a_day / a_day
+        return np.where(column.is_null().to_numpy(), np.nan, found)
     if not (types.is_string(column.type) or types.is_large_string(column.type)):
         raise DataError(f"{where} holds {column.type} and no dates, as it did in the fit.")
     numbers: dict[Any, float] = {None: np.nan, **days(column.drop_null().unique().to_pylist(), where)}

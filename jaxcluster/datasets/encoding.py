@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcluster.core.messages import did_you_mean
 from jaxcluster.datasets.base import DataError, listing
-from jaxcluster.datasets.dates import as_days, as_moments, is_dates
+from jaxcluster.datasets.dates import as_days, as_moments, as_text, is_dates
 from jaxcluster.datasets.layout import is_number
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def _check_words(where: str, cells: Sequence[str], words: Sequence[str]) -> None
 def as_words(column: pa.ChunkedArray) -> list[str | None]:
     """Cells as text without blanks around, None for a missing one; numbers that are whole have no fraction."""
     words: list[str | None] = []
-    for cell in column.to_pylist():
+    for cell in as_text(column).to_pylist():
         if isinstance(cell, bool):
             cell = str(cell).lower()
         elif isinstance(cell, float):

@@ -80,7 +80,7 @@ def arrow_table(path: Path, names: Sequence[str], columns: Sequence[pa.ChunkedAr
     """A `Table` of columns in memory."""
 
     def read(wanted: Iterable[int], text: Collection[int], *, words: bool = False) -> dict[int, pa.ChunkedArray]:
-        return {i: plain(columns[i]) if words or i in text else columns[i] for i in wanted}
+        return {i: plain(columns[i]) for i in wanted}
 
     return Table(path, list(names), read)
 

@@ -40,7 +40,7 @@ from jaxcluster.datasets.columns import (
     width_of,
     without_markers,
 )
-from jaxcluster.datasets.dates import as_days, is_dates
+from jaxcluster.datasets.dates import as_days, as_text, is_dates
 from jaxcluster.datasets.decoding import kind_hint
 from jaxcluster.datasets.encoding import Encoding, Rules, encode_column, fit_encoding
 
@@ -181,7 +181,8 @@ def _mixed_dataset(
             of_dates.append(names[i])
             days = as_days(column, f"{where}: column {title}")
             column = pa.chunked_array([pa.array(days, from_pandas=True)])
-        elif is_dates(column) and is_categorical(column):
+        elif is_dates(column):
+            column = as_text(column)
             notes.append(f"column {title} holds dates, and each is a category; they can be numbers of days (dates=).")
         if is_categorical(column):
             parts: dict[str, Any] = {names[i]: column}
@@ -369,8 +370,11 @@ def _labels(column: pa.ChunkedArray, where: str) -> np.ndarray:
 
     compute = arrow_compute()
 
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = as_text(plain(column))
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        raise DataError(f"{where} holds {column.type}, where one number or word a row is needed. Name another column.")
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     if text:
         column = compute.utf8_trim_whitespace(column)
@@ -430,7 +434,7 @@ def _read(
     except (pa.ArrowException, OSError) as error:
         raise _damaged_error(path) from error
     columns = {i: table.column(names[i] if unique else i) for i in wanted}
-    return {i: plain(column) if words or i in text else column for i, column in columns.items()}
+    return {i: plain(column) for i, column in columns.items()}
 
 
 def _damaged_error(path: Path) -> DataError:

@@ -10,7 +10,7 @@ import pytest
 from data_files import complaint, write
 from pyarrow import parquet
 
-from jaxcluster.datasets import layout, load
+from jaxcluster.datasets import DataError, layout, load
 
 
 @pytest.fixture
@@ -169,6 +169,32 @@ def test_parquet(folder):
     np.testing.assert_array_equal(dataset.y, ["u", "v"])
     assert "'kind'" in complaint("a.parquet")
     assert "e, n, kind, flag" in complaint("a.parquet", columns="m")
+
+
+def test_parquet_of_other_types(folder):
+    x = pa.array([1.0, 2.0, 3.0])
+
+    def stored(column, **options):
+        parquet.write_table(pa.table({"k": column, "x": x}), "t.parquet")
+        return load("t.parquet", **options)
+
+    nanoseconds = pa.array([0, 1, 2**62], pa.timestamp("ns"))
+    found = stored(nanoseconds, dates=True).x[:, 0]
+    np.testing.assert_allclose(found, [0, 1 / 86_400e9, 2**62 / 86_400e9], rtol=1e-15)
+    days = pa.array([0, 86_400_000, None], pa.timestamp("ms"))
+    assert stored(days, encode="k=onehot").columns == ["k=1970-01-01", "k=1970-01-02", "x"]
+    assert "each is a category" in stored(days, categories=True).notes[0]
+    for kind in (pa.timestamp("us"), pa.date32(), pa.date64()):
+        column = pa.array([0, 86_400_000, 172_800_000], pa.timestamp("ms")).cast(kind)
+        assert stored(column, row_id="k").ids.tolist() == ["1970-01-01", "1970-01-02", "1970-01-03"]
+    views = pa.array(["u", "v", "u"], pa.string_view())
+    assert stored(views, encode="onehot").columns == ["k=u", "k=v", "x"]
+    assert stored(views, truth="k").y.tolist() == ["u", "v", "u"]
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(12.0).reshape(3, 2, 2))
+    np.testing.assert_array_equal(stored(tensors).x[:, :4], np.arange(12.0).reshape(3, 4))
+    for column in (pa.array([b"1"] * 3), pa.array([[1]] * 3)):
+        with pytest.raises(DataError, match="one number or word a row"):
+            stored(column, truth="k")
 
 
 def test_broken_parquet_is_refused(folder):
