@@ -12,6 +12,7 @@ Source: the DLPack protocol of the Python array API standard, data-apis.org/arra
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -53,7 +54,9 @@ def as_array(x: Any, *, name: str = "x") -> Any:
     except FAILURES as error:
         raise TypeError(f"{name} is {_kind(x)} that cannot be shared: {error} Pass np.asarray({name}).") from error
     if kind in HOST_DEVICES:
-        return _on_host(x, name)
+        with warnings.catch_warnings():  # an owner may warn of the version of DLPack that NumPy asks for
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return _on_host(x, name)
     return _on_device(x, name, kind, number)
 
 

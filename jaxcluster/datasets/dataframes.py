@@ -134,7 +134,7 @@ def _column(series):
     if series.dtype in (nw.String, nw.Categorical, nw.Enum, nw.Boolean):
         try:
             column = series.to_arrow()
-        except pa.ArrowException:  # categories that Arrow has no type for
+        except (pa.ArrowException, UnicodeError):  # categories that Arrow has no type for, or undecodable bytes in text
             return np.asarray(series.to_numpy(), object)
         return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
     return _numbers_of(series)
@@ -148,6 +148,8 @@ def _numbers_of(series):
         series = series.cast(nw.Float64)
     if series.dtype == nw.Boolean and series.is_null().any():
         return series.cast(nw.Float64).to_numpy()
+    if series.dtype == nw.Time:  # Python's times have no nanoseconds
+        return series.cast(nw.Int64).fill_null(0).to_numpy().astype("m8[ns]")
     values = series.to_numpy()
     if values.ndim > 1:  # lists of one length, or fields
         cells, values = values, np.empty(len(values), object)

@@ -274,6 +274,16 @@ def label_array(labels: Any, name: str) -> np.ndarray:
         ) from error
 
 
+def narrow_labels(labels: Any, name: str = "labels") -> np.ndarray:
+    """Labels as an array of numbers or strings, also those of pandas and Arrow; arrays of another shape as they are.
+
+    Raises:
+        ValueError: labels of several types, and missing ones.
+    """
+    array = label_array(labels, name)
+    return _as_labels(labels, name) if array.ndim == 1 and array.dtype.kind in "OT" else array
+
+
 def _as_labels(labels, name) -> np.ndarray:
     """The labels as an array of one type without missing values."""
     if isinstance(labels, np.ma.MaskedArray) and np.ma.getmaskarray(labels).any():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcluster.metrics.contingency import narrow_labels
 from jaxcluster.plots.maps import check_columns
 from jaxcluster.plots.style import (
     INK,
@@ -108,7 +109,7 @@ def silhouette(
 
 def cluster_sizes(labels: Any, ax: Axes | None = None) -> Axes:
     """Number of samples of each cluster, noise last and gray; the dashed line is the mean cluster size."""
-    labels = np.asarray(labels)
+    labels = narrow_labels(labels)
     names, counts = np.unique(labels, return_counts=True)
     order = np.argsort(is_noise(names), kind="stable")
     names, counts = names[order], counts[order]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster import model_selection
+from jaxcluster.metrics.contingency import narrow_labels
 from jaxcluster.plots.maps import number_clusters, plane, scatter_points
 from jaxcluster.plots.style import (
     GRID,
@@ -311,7 +312,7 @@ def embedding_through_training(moments: Mapping[str, Any], labels: Any, ax: Axes
     Raises:
         ValueError: no moments, or embeddings and labels that do not fit.
     """
-    labels, codes = np.asarray(labels), {name: np.asarray(each) for name, each in moments.items()}
+    labels, codes = narrow_labels(labels), {name: np.asarray(each) for name, each in moments.items()}
     shapes = {each.shape for each in codes.values()}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or labels.shape != shape[:1]:
         shapes_text = ", ".join(f"{name} {each.shape}" for name, each in codes.items()) or "no moments"

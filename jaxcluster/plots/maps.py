@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxcluster.metrics.contingency import narrow_labels
 from jaxcluster.plots.style import (
     INK,
     MAX_NUMBERED,
@@ -186,7 +187,7 @@ def draw_plane(
 ) -> Axes:
     """Draw a `Plane`, colored by the (n,) labels of all samples; ``title`` and ``colors`` replace the defaults."""
     ax = new_axes(ax, 6.4, 5.2)
-    labels = np.asarray(labels)[plane.kept]
+    labels = narrow_labels(labels)[plane.kept]
     scatter_points(ax, plane.points, labels, colors)
     if len(plane.centers):
         mark_centers(ax, plane.centers, plane.clusters)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcluster.metrics.contingency import narrow_labels
 from jaxcluster.plots.style import (
     MAX_NUMBERED,
     MUTED,
@@ -59,7 +60,7 @@ def reachability(
     Raises:
         ValueError: arrays that do not fit, or an ordering that is not a permutation.
     """
-    reachability, ordering, labels = np.asarray(reachability, float), np.asarray(ordering), np.asarray(labels)
+    reachability, ordering, labels = np.asarray(reachability, float), np.asarray(ordering), narrow_labels(labels)
     n = len(ordering)
     if reachability.shape != (n,) or labels.shape != (n,) or not np.array_equal(np.sort(ordering), np.arange(n)):
         raise ValueError(

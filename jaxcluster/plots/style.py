@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster.core.messages import printable
+from jaxcluster.metrics.contingency import narrow_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +95,7 @@ def check_labeled(x: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (n, d) floating samples and (n,) labels.
     """
-    x, labels = as_float(x), np.asarray(labels)
+    x, labels = as_float(x), narrow_labels(labels)
     if x.ndim != 2 or labels.shape != x.shape[:1]:
         raise ValueError(f"rows {x.shape} and labels {labels.shape} do not fit: (n, d) and (n,) are needed.")
     return x, labels

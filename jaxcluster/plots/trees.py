@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxcluster.metrics.contingency import narrow_labels
 from jaxcluster.plots.style import (
     INK,
     MAX_NUMBERED,
@@ -119,7 +120,7 @@ def _check_linkage(linkage: Any, labels: Any, most: int) -> tuple[np.ndarray, np
     finite = heights[np.isfinite(heights)].max(initial=0)
     # Infinite heights join disconnected components; they are drawn a little above the highest finite merge.
     linkage[:, 2] = np.minimum(heights, 1.15 * finite or 1.0)
-    return linkage, None if labels is None else np.asarray(labels)
+    return linkage, None if labels is None else narrow_labels(labels)
 
 
 def _draw(ax: Axes, branches: Branches, most: int, colors: list[str]) -> None:
@@ -235,7 +236,7 @@ def condensed_tree(tree: Any, labels: Any, ax: Axes | None = None) -> Axes:
     """
     from matplotlib.collections import PolyCollection
 
-    labels, levels = np.asarray(labels), tree_edges(tree)[2]
+    labels, levels = narrow_labels(labels), tree_edges(tree)[2]
     icicles, bottom = icicles_of(tree, labels)
     ax = new_axes(ax, 8.0, 4.4)
     outlines = [outline(icicle) for icicle in icicles]

@@ -23,6 +23,7 @@ from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.base import DataError, Dataset
 from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.input_tables import INPUT_STEPS
+from jaxcluster.metrics.contingency import narrow_labels
 from jaxcluster.plots.style import as_float
 from jaxcluster.report.context import ReportContext
 from jaxcluster.report.html import fitted_parts, report_html
@@ -130,7 +131,8 @@ def report(
         for name in (*INPUT_STEPS, "feature_names_in_"):
             vars(bare).pop(name, None)
     title = title or type(model).__name__
-    dataset = Dataset("rows", np.asarray(x), None if y is None else np.asarray(y), names, image_shape)
+    y = None if y is None else narrow_labels(y, "y")
+    dataset = Dataset("rows", np.asarray(x), y, names, image_shape)
     parts = fitted_parts(bare, rows, sample_weight, image_shape)
     dataset = dataset._replace(image_shape=parts.pop("image_shape"))
     if ids is not None:
@@ -140,7 +142,7 @@ def report(
     table = readable_columns(model, X, columns)
     run = ReportContext(
         config={"estimator": type(model).__name__, "parameters": model.get_params(deep=False)},
-        scores=explained(model, scores) | ({} if y is None else external_scores(np.asarray(y), labels)),
+        scores=explained(model, scores) | ({} if y is None else external_scores(y, labels)),
         dataset=dataset,
         labels=labels,
         scaling=scaling,

@@ -14,14 +14,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster import metrics, model_selection
 from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.core.sparse_rows import is_sparse
+from jaxcluster.core.validation import check_count
 from jaxcluster.datasets.base import DataError
 from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.input_tables import term_weights
+from jaxcluster.metrics.contingency import narrow_labels
 from jaxcluster.ops.metric_space import unit_rows
 from jaxcluster.report.readable import Columns, names_of, readable_columns
 from jaxcluster.report.rules import Rule, fit_rules
@@ -185,8 +188,15 @@ def profile(
 
     Raises:
         ValueError: labels, names or a table of another number of rows; rows without a cluster at all.
+        NotFittedError: before a fit; TypeError: a model without labels, and none given.
     """
-    labels = np.asarray(model.labels_ if labels is None else labels)
+    if labels is None and not hasattr(model, "labels_"):
+        check_is_fitted(model)
+        raise TypeError(f"{type(model).__name__} has no labels_ to profile. Pass labels=.")
+    labels = narrow_labels(model.labels_ if labels is None else labels)
+    if labels.dtype.kind not in "iuf" or not np.array_equal(labels, np.round(labels)):
+        raise DataError("labels of a profile must be whole numbers, -1 for noise. Number the clusters from 0.")
+    depth, n_rows = depth if depth is None else check_count("depth", depth), n_rows and check_count("n_rows", n_rows)
     X = as_rows(X)
     X = term_weights(model, X) if isinstance(model, Estimator) else X
     described, terms = _described(model, X, labels, table, columns)

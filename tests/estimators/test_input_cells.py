@@ -186,6 +186,10 @@ OBJECTS = {
     "dates": (pd.to_datetime(["2020-01-01"] * 3), "dates or durations in column 'c', such as '2020-01-01"),
     "days": ([datetime.date(2020, 1, 1)] * 3, "dates or durations in column 'c', such as '2020-01-01'. Pass numbers"),
     "lists": ([[1.0], [2.0], [3.0]], r"objects of type list in column 'c', such as '\[1.0\]'. Pass one number in each"),
+    "times": (
+        pd.array([1, 2, None], dtype=pd.ArrowDtype(pa.time64("ns"))),
+        "dates or durations in column 'c', such as '1 n",
+    ),
     "huge": (pd.Series([10**400, 1, 2], dtype=object), "integers beyond float64 in column 'c'"),
     "complex": ([1j, 1, 2], "complex in column 'c'. Complex data not supported"),
 }

@@ -7,9 +7,13 @@ import matplotlib
 matplotlib.use("Agg")
 
 import html
+import warnings
 
 import jax
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import scipy.sparse
 from sklearn.exceptions import NotFittedError
@@ -19,6 +23,7 @@ from jaxcluster import DBSCAN, KMeans, kmeans
 from jaxcluster.core.messages import sizes_in_words, sparkline
 from jaxcluster.datasets import Dataset
 from jaxcluster.datasets.scaling import scale
+from jaxcluster.metrics.contingency import narrow_labels
 
 EVIL = "<script>window.pwned = 1</script>"
 
@@ -78,6 +83,18 @@ def test_centers_of_scaled_rows_are_in_data_units(rows):
 def test_what_has_no_report_is_refused(model, rows, act, error, message):
     with pytest.raises(error, match=message):
         act(model, rows)
+
+
+def test_classes_of_a_table_have_a_report(model, rows):
+    words = ["a", "b"] * 20
+    series = pd.Series(words), pd.Series(words, dtype="category"), pl.Series(words), pa.array(words)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for each in series:
+            np.testing.assert_array_equal(narrow_labels(each), words)
+    assert "Adjusted Rand" in model.report(rows, series[0])._repr_html_()
+    with pytest.raises(ValueError, match="y contains NaN or None: 1 value"):
+        model.report(rows, pd.Series([None, *words[1:]]))
 
 
 def test_sparse_rows_and_noise_have_a_report(model, rows):

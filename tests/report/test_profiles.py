@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import silhouette_samples
 from sklearn.tree import DecisionTreeClassifier
 
@@ -150,6 +151,22 @@ def test_one_cluster_and_a_matrix_of_distances(labels, x):
     found = jc.profile(Labeled(labels, metric="precomputed"), distances, table=x)
     assert found.silhouette == pytest.approx(silhouette_samples(x, labels).mean(), rel=1e-5)
     assert found.clusters[0].typical == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["a", "b", "c"] * (N // 3)}, "whole numbers"),
+        ({"labels": [0.5] * N}, "whole numbers"),
+        ({"depth": 0}, "depth=0"),
+        ({"n_rows": -2}, "n_rows=-2"),
+    ],
+)
+def test_profiles_that_cannot_be_made(x, labels, options, message):
+    with pytest.raises(NotFittedError):
+        jc.profile(jc.KMeans(3), x)
+    with pytest.raises(ValueError, match=message):
+        jc.profile(Labeled(labels), x, **options)
 
 
 def test_an_estimator_has_the_names_of_its_table(blobs):
