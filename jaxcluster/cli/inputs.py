@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 IMPUTE_HINT = "Fill them (--impute median), leave out their columns (--drop), or drop those rows first"
 """Advice on missing cells, in words of the command line."""
 
+INFINITY_HINT = (
+    "Take them as missing cells (--na inf --na=-inf, with --impute median), leave out their columns (--drop), or drop "
+    "those rows first"
+)
+"""The same for infinite cells."""
+
 CATEGORIES_HINT = "Leave out their columns (--drop), drop those rows, or write 'missing' there if the column has words"
 """The same for a method that takes categories."""
 
@@ -125,9 +131,10 @@ def read(
     Raises:
         DataError, ValueError: rows or weights that cannot be clustered.
     """
+    import numpy as np
     from scipy.sparse import issparse
 
-    from jaxcluster.cli.table_checks import check_scaling
+    from jaxcluster.cli.table_checks import check_observed, check_scaling
     from jaxcluster.core.validation import check_finite, check_weights
     from jaxcluster.datasets import impute, scale
     from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
@@ -144,11 +151,14 @@ def read(
         if not issparse(dataset.x):
             check_finite(dataset.x, name=dataset.name, missing=allowed, columns=dataset.columns, option=missing_option)
     except ValueError as error:
-        hint = IMPUTE_HINT if categories is None else CATEGORIES_HINT
+        infinite = np.isinf(dataset.x).any()
+        hint = INFINITY_HINT if infinite else IMPUTE_HINT if categories is None else CATEGORIES_HINT
         raise ValueError(str(error).replace("Drop or impute those rows first", hint)) from error
     if categories is not None:
         weights = weights if weights is None else check_weights(weights, dataset.x.shape[0])
         return _mixed_rows(dataset, weights, how, dict(categories))
+    if missing:
+        check_observed(dataset)
     x, imputation = dataset.x, None
     codes = zip(dataset.encoding.columns, dataset.encoding.slices(), strict=True) if dataset.encoding else ()
     groups = [at for code, at in codes if code.kind == "onehot"]

@@ -104,7 +104,7 @@ def column_warnings(rows: Rows, k: int | None, *, units: bool) -> list[str]:
 
 def few_rows(n: int, k: int | None) -> list[str]:
     """A warning if ``k`` clusters of ``n`` rows have few rows each."""
-    if k is None or n >= FEW_ROWS * k:
+    if k is None or k == 1 or n >= FEW_ROWS * k:
         return []
     return [f"{n:,} rows in {k:,} clusters are {n / k:.1f} in each: clusters follow single rows. Take a smaller --k."]
 
@@ -184,6 +184,15 @@ def check_sparse(info: EstimatorInfo, parameters: dict[str, Any], dataset: Datas
             raise UserError(
                 f"{info.name} takes the sparse rows of {dataset.name} with --{option} {' or '.join(map(str, values))}."
             )
+
+
+def check_observed(dataset: Dataset) -> None:
+    """Raise UserError for columns of which every cell is missing, by name."""
+    empty = np.flatnonzero(np.isnan(dataset.x).all(axis=0)).tolist() if dataset.x.dtype.kind == "f" else []
+    if empty:
+        names = ", ".join(str(j) if dataset.columns is None else repr(dataset.columns[j]) for j in empty[:MOST_NAMES])
+        plural = "s" * (len(empty) > 1)
+        raise UserError(f"{dataset.name} has no cell in column{plural} {names} that is not missing (--drop).")
 
 
 def digest_of(x: Any) -> Any:

@@ -129,7 +129,7 @@ def table_dataset(
     dataset = dataset._replace(y=y, notes=(*table.notes, *notes, *dataset.notes))
     if at_id is None:
         return dataset
-    ids = _labels(data[at_id], f"{where}: column {title_of(names, at_id)}")
+    ids = _labels(data[at_id], f"{where}: column {title_of(names, at_id)}", "names")
     repeated = len(ids) - len(np.unique(ids))
     note = f"column {title_of(names, at_id)} names rows, and {repeated:,} of its {len(ids):,} names are repeated."
     notes = [*dataset.notes, *([note] if repeated else [])]
@@ -364,8 +364,8 @@ def table_labels(table: Table, column: str | int | None = None) -> np.ndarray:
     return _labels(table.read([index], (index,))[index], f"{where}: column {title_of(names, index)}")
 
 
-def _labels(column: pa.ChunkedArray, where: str) -> np.ndarray:
-    """(n,) labels; text of only integers, or only numbers, becomes those numbers."""
+def _labels(column: pa.ChunkedArray, where: str, what: str = "labels") -> np.ndarray:
+    """(n,) labels, or ``what`` they are called; text of only integers, or only numbers, becomes those numbers."""
     import pyarrow as pa
 
     compute = arrow_compute()
@@ -381,7 +381,7 @@ def _labels(column: pa.ChunkedArray, where: str) -> np.ndarray:
         column = compute.if_else(compute.equal(column, ""), None, column)
     if column.null_count:
         first = compute.index(column.is_null(), True).as_py()
-        raise DataError(f"{where} has {column.null_count} missing labels, the first in row {first}. Fill or drop them.")
+        raise DataError(f"{where} has {column.null_count} missing {what}, the first in row {first}. Fill or drop them.")
     for kind in (pa.int64(), pa.uint64(), pa.float64()) if text else ():
         try:
             values = column.cast(kind)

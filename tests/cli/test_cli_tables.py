@@ -189,6 +189,9 @@ def test_tables_that_cannot_be_clustered(folder, words, message):
         (("embed", "runs/wines", "wines.csv", "--out", "codes.txt"), "must end in .csv, .npy or .parquet"),
         (("profile", "runs/wines/model/model.json"), "model.json"),
         (("fit", "kmeans", "a.csv", "b.csv", "--k", 2, "--out", "new"), "quotation marks around a pattern"),
+        (("fit", "kmeans", "odd.csv", "--k", 1, "--drop", "b,c", "--out", "new"), "(--na inf --na=-inf, with --impute"),
+        (("fit", "gmm", "odd.csv", "--k", 1, "--missing", "--drop", "a,b", "--out", "new"), "no cell in column 'c'"),
+        (("fit", "kmeans", "odd.csv", "--k", 1, "--id", "c", "--out", "new"), "2 missing names"),
         (
             ("fit", "gmm", "wines.csv", "--k", 2, "--missing", "--impute", "mean", "--out", "new"),
             "leave one of them out",
@@ -198,6 +201,7 @@ def test_tables_that_cannot_be_clustered(folder, words, message):
 def test_commands_that_make_no_sense(folder, words, message):
     Path("few.csv").write_text("alcohol,ash\n12,2\n13,3\n")
     Path("one.txt").write_text("a text")
+    Path("odd.csv").write_text("a,b,c\ninf,1,\n2,3,\n")
     assert message in refuse(*words)
 
 
@@ -217,4 +221,4 @@ def test_rows_that_say_little_are_warned_of():
     assert warnings_of(counted[:, :1]) == warnings_of(counted[::2], units=False) == []
     assert warnings_of(x[np.arange(60) % 50])[0].startswith("10 of 60 rows repeat another one")
     assert warnings_of(x, 20)[0].startswith("60 rows in 20 clusters are 3.0 in each")
-    assert warnings_of(x, None) == []
+    assert warnings_of(x, None) == warnings_of(x[:1], 1) == []
