@@ -45,7 +45,7 @@ from jaxcluster.cluster.seeding import (
     seed_centers,
     seed_in_chunks,
 )
-from jaxcluster.core import chunks, memory, signals, validation
+from jaxcluster.core import chunks, memory, row_loops, signals, validation
 from jaxcluster.core.batching import best_run, map_fits, map_runs, vmap_in_chunks
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce
@@ -54,8 +54,9 @@ from jaxcluster.core.implicit import NO_GRADIENT_OF_SPARSE_ROWS, non_differentia
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.padding import padded_tol
 from jaxcluster.core.preparation import finalize, prepare
-from jaxcluster.core.processes import agree_on_status
-from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
+from jaxcluster.core.processes import agree_on_key, agree_on_status
+from jaxcluster.core.row_loops import RowRunner, Run
+from jaxcluster.core.shard import axis_of, check_mesh, over_rows, rows_of, solve_over_rows
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
 from jaxcluster.core.sparse_rows import SparseRows
@@ -196,12 +197,16 @@ def fit_framed(
     static = _Static(padded or k, name, runs, metric, precision, unit_weights, narrowed, capacity, axis_name)
     inside = constraints.padded(k, padded).enter(prepared.frame, static.spherical, columns)
     arguments = key, prepared.points, inside, tol, max_steps
-    if mesh is not None:
+    work, shown = size * (static.k + lloyd_run.PASS_CENTERS), partial(prepared.unscale, **units_of_inertia(metric))
+    if mesh is not None and not row_loops.is_long(runs * work, max_steps, mesh):
         specs = rows_of(mesh)
         in_specs = (specs.whole, specs.row, specs.whole, specs.whole, specs.whole)
         fitted, unresolved = solve_over_rows(_fit, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
-    elif chunks.is_long(runs * size * (static.k + lloyd_run.PASS_CENTERS), max_steps, *arguments):
-        fitted, unresolved = _fit_in_chunks(static, *arguments, partial(prepared.unscale, **units_of_inertia(metric)))
+    elif mesh is not None:
+        data = row_loops.digest(mesh, x, weights, static, agree_on_key(key, mesh), inside, tol)
+        fitted, unresolved = _fit_over_rows(Run(static, mesh, max_steps, work, shown, data), *arguments)
+    elif chunks.is_long(runs * work, max_steps, *arguments):
+        fitted, unresolved = _fit_in_chunks(static, *arguments, shown)
     else:
         fitted, unresolved = _fit(static, *arguments)
     leave = partial(KMeansState.leave, k=k, spherical=static.spherical)
@@ -296,10 +301,46 @@ def _fit_in_chunks(static, key, points, constraints, tol, max_steps, shown):
     return end(chunks.best_of_starts(run, key, static.runs))
 
 
-@persistent_jit(static_argnums=0)
-def _compiled_samples(static, points):
+def _samples(static, points):
     points = directions(points, static.spherical)
     return points, lloyd.Samples(points, squared_norms(points.x))
+
+
+_compiled_samples = persistent_jit(_samples, static_argnums=0)
+
+
+def _fit_over_rows(run, key, points, constraints, tol, max_steps):
+    """`_fit_in_chunks` of samples that are spread over the devices of a mesh."""
+    specs, key = rows_of(run.mesh), agree_on_key(key, run.mesh)
+    arguments = (specs.whole, specs.row, specs.whole, specs.whole)
+    loop = lloyd_run.row_loop(_prepare_over_rows, _first_centers, arguments, run.mesh)
+    operands = loop.prepared(run, key, points, constraints, tol)
+
+    def one(key):
+        fit, limit = loop(run, operands, key, points, constraints, tol)
+        places = (loop.fit, specs.whole, specs.whole), loop.fit
+        return over_rows(_last_step, None, run.mesh, *places, fit, limit, max_steps)
+
+    fitted = chunks.best_of_starts(one, key, run.static.runs, RowRunner(run.mesh))
+    places = (loop.fit, loop.operands), (specs.fit, specs.row)
+    return solve_over_rows(_end_over_rows, run.static, run.mesh, *places, fitted, operands)
+
+
+def _prepare_over_rows(static, key, points, constraints, tol):
+    return _samples(static, points)[1], constraints
+
+
+def _first_centers(static, samples, constraints, key, points, initial, tol):
+    return _initial_centers(static, samples.points, constraints, key), tol
+
+
+def _last_step(_, fit, limit, max_steps):
+    return lloyd_run.with_last_step(fit, limit, max_steps)
+
+
+def _end_over_rows(static, fitted, operands):
+    samples, constraints = operands
+    return _finish(static, fitted, samples.points, samples.norms, constraints)
 
 
 def _split_fits(static, key, points, tol, max_steps, counts, index):
@@ -364,12 +405,16 @@ def _run_in_chunks(static, samples, constraints, tol, max_steps, key, **watched)
 
 def _run(static, samples, constraints, tol, max_steps, key):
     """One run from one initialization, on centered samples; its state is a `LloydState`."""
-    centers = constraints.initial
-    if centers is None:
-        options = {"active": constraints.active, "frozen": constraints.frozen, "axis_name": static.axis_name}
-        centers = seed_centers(key, samples.points, static.k, init=static.init, **options)
+    centers = _initial_centers(static, samples.points, constraints, key)
     limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
     return lloyd_run.run(centers, samples, constraints, **limits, options=static.lloyd)
+
+
+def _initial_centers(static, points, constraints, key):
+    if constraints.initial is not None:
+        return constraints.initial
+    options = {"active": constraints.active, "frozen": constraints.frozen, "axis_name": static.axis_name}
+    return seed_centers(key, points, static.k, init=static.init, **options)
 
 
 def _finish(static, fitted, points, norms, constraints):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.lloyd import LloydOptions, LloydState, Samples, variance_from_sums
@@ -15,6 +16,8 @@ from jaxcluster.core import chunks
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import advance, begin
+from jaxcluster.core.row_loops import RowLoop
+from jaxcluster.core.shard import rows_of
 from jaxcluster.types import Array, Fit, Float
 
 PASS_CENTERS = 16
@@ -46,7 +49,7 @@ def run(
     """
     fit, limit = _start(options, capacity, absolute, centers, samples, constraints, tol)
     fit = advance(partial(_step, options, samples, constraints), fit, tol=limit, max_steps=max_steps)
-    return _with_last_step(fit, limit, max_steps)
+    return with_last_step(fit, limit, max_steps)
 
 
 def run_in_chunks(
@@ -76,6 +79,38 @@ def run_in_chunks(
     return _compiled_last_step(fit, limit, max_steps)
 
 
+def row_loop(prepare: Callable[..., Any], first_centers: Callable[..., Any], arguments: Any, mesh: Mesh) -> RowLoop:
+    """Lloyd's iteration of samples that are spread over the devices of a mesh.
+
+    Args:
+        prepare: (static, *arguments) -> `Samples` and constraints. The static options have ``lloyd``, a `LloydOptions`,
+            and ``capacity``.
+        first_centers: (static, samples, constraints, *arguments) -> (k, d) initial centers, and ``tol``.
+        arguments: specs.
+        mesh: of one axis.
+    """
+    rows = rows_of(mesh)
+    state = LloydState._make([rows.whole] * len(LloydState._fields))._replace(assignment=rows.row, prev_labels=rows.row)
+    fit = Fit._make([rows.whole] * len(Fit._fields))._replace(state=state)
+    begin = partial(_begin_over_rows, first_centers)
+    return RowLoop(prepare, begin, _step_over_rows, arguments, (rows.row, rows.whole), fit, _refilled)
+
+
+def _begin_over_rows(first_centers, static, operands, *arguments):
+    centers, tol = first_centers(static, *operands, *arguments)
+    return _start(static.lloyd, static.capacity, False, centers, *operands, tol)
+
+
+def _step_over_rows(static, samples, constraints, state):
+    return lloyd.step(state, samples, constraints, static.lloyd)
+
+
+def _refilled(static, operands, fit):
+    """A restored fit with the assignment of the samples to its centers."""
+    state = lloyd.init_state(fit.state.centers, *operands, static.lloyd)
+    return fit._replace(state=fit.state._replace(assignment=state.assignment, prev_labels=state.prev_labels))
+
+
 def step_work(samples: Samples, k: int) -> int:
     """Products and sums of a step that computes every distance."""
     return samples.points.x.size * (k + PASS_CENTERS)
@@ -94,7 +129,7 @@ def _step(options: LloydOptions, samples: Samples, constraints: CenterConstraint
     return lloyd.step(state, samples, constraints, options)
 
 
-def _with_last_step(fit, tol, max_steps):
+def with_last_step(fit, tol, max_steps):
     """The fit with the step by which other libraries find that no label changes: counted, but not computed."""
     state, capacity = fit.state, fit.history.shape[-1]
     more = state.stable & (state.shift > tol) & (fit.steps < max_steps)
@@ -103,4 +138,4 @@ def _with_last_step(fit, tol, max_steps):
 
 
 _compiled_start = persistent_jit(_start, static_argnums=(0, 1, 2))
-_compiled_last_step = persistent_jit(_with_last_step)
+_compiled_last_step = persistent_jit(with_last_step)

@@ -140,9 +140,13 @@ def prepare() -> None:
 
 def fingerprint(x: Any, rows: int = 1024) -> str:
     """Short digest of the shape, the dtype and up to ``rows`` rows of an array, to identify a data set."""
-    chosen = np.unique(np.linspace(0, len(x) - 1, min(rows, len(x))).astype(np.int64))
-    sample = np.ascontiguousarray(x[chosen])
+    sample = np.ascontiguousarray(x[chosen_rows(len(x), rows)])
     return _sha256(f"{x.shape}{x.dtype}".encode() + sample.tobytes())[:16]
+
+
+def chosen_rows(n: int, rows: int = 1024) -> np.ndarray:
+    """Up to ``rows`` evenly spaced indices of n rows."""
+    return np.unique(np.linspace(0, n - 1, min(rows, n)).astype(np.int64))
 
 
 def _named(state) -> dict[str, np.ndarray]:
@@ -189,18 +193,27 @@ def _words(leaf):
     return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
 
 
-def _write_arrays(place, arrays):
+def _checkpointer():
+    """Orbax's checkpointer for this process alone: by default those of a job wait for each other."""
     import orbax.checkpoint as ocp
 
-    with _quiet_orbax(), ocp.StandardCheckpointer() as checkpointer:
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    index = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process-{index}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
+
+
+def _write_arrays(place, arrays):
+    with _quiet_orbax(), _checkpointer() as checkpointer:
         checkpointer.save(place, {str(i): array for i, array in enumerate(arrays.values())})
         checkpointer.wait_until_finished()
 
 
 def _read_arrays(place, table):
-    import orbax.checkpoint as ocp
-
-    with _quiet_orbax(), ocp.StandardCheckpointer() as checkpointer:
+    with _quiet_orbax(), _checkpointer() as checkpointer:
         like = {str(i): np.empty(shape, _dtype(dtype)) for i, (dtype, shape) in enumerate(table.values())}
         arrays = checkpointer.restore(place, like)
     return {name: np.asarray(arrays[str(i)]) for i, name in enumerate(table)}

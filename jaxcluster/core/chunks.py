@@ -20,6 +20,7 @@ import numpy as np
 from jaxcluster.core import loop_checkpoints, signals, validation
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.iterate import advance
+from jaxcluster.core.loop_checkpoints import LoopCheckpoints
 from jaxcluster.types import Fit, KeyArray, Status
 
 SHORT_WORK = 1 << 36
@@ -101,6 +102,33 @@ def is_long(work: float, max_steps: Any, *arguments: Any) -> bool:
     return work * max_steps > SHORT_WORK or any(short for _, short in _observers)
 
 
+class Runner:
+    """Calls of compiled steps by one process; `jaxcluster.core.row_loops` has those of a loop over a mesh."""
+
+    def advance(self, step: jax.tree_util.Partial, fit: Fit, tol: Any, limit: Any) -> Fit:
+        """The fit with the steps up to number ``limit``."""
+        return _chunk(step, fit, tol, limit)
+
+    def agree(self, steps: int) -> int:
+        """Number of steps of the next chunk, of which this process can take so many."""
+        return steps
+
+    def stop_requested(self) -> bool:
+        """True if a signal has requested the process to stop."""
+        return signals.stop_requested() is not None
+
+    def interrupted(self) -> bool:
+        """`signals.interrupted`."""
+        return signals.interrupted()
+
+    def end(self, fit: Fit) -> Fit:
+        """The fit with the status of one that was interrupted."""
+        return fit._replace(status=_interrupted(fit.status))
+
+
+ALONE = Runner()
+
+
 def resume(
     step: jax.tree_util.Partial,
     fit: Fit,
@@ -109,6 +137,8 @@ def resume(
     max_steps: Any,
     work: float = 0,
     shown: Callable[[np.ndarray], Any] | None = None,
+    runner: Runner = ALONE,
+    saved: LoopCheckpoints | None = None,
 ) -> Fit:
     """Iteration of a fit until it converges or has taken ``max_steps`` steps.
 
@@ -119,21 +149,25 @@ def resume(
         max_steps: most steps; traced.
         work: products and sums of a step, from which the first chunk is chosen.
         shown: history in the frame -> in the caller's units; None for a loop that observers are not told of.
+        runner: of the steps.
+        saved: checkpoints of the loop, which the caller has restored; None for those of `resumable`.
 
     Returns:
         The fit. Where Ctrl-C ended it before it had converged, its status is INTERRUPTED.
     """
     if validation.is_traced(step, fit, tol, max_steps):
         return advance(step, fit, tol=tol, max_steps=max_steps)
-    saved = loop_checkpoints.next_loop(step)
-    fit = fit if saved is None else saved.restore(fit)
+    if saved is None and runner is ALONE:
+        saved = loop_checkpoints.next_loop(step)
+        fit = fit if saved is None else saved.restore(fit)
     budget, steps, most, unfinished = Budget(work), int(fit.steps), int(max_steps), True
     while unfinished:
-        if _asked_to_stop(saved, fit):
-            return fit._replace(status=_interrupted(fit.status))
-        before = steps
+        before, more = steps, runner.agree(budget.steps)
+        if _asked_to_stop(runner, saved, fit):
+            return runner.end(fit)
         with budget:
-            fit = _chunk(step, fit, tol, min(most, steps + budget.steps))
+            budget.taken = more
+            fit = runner.advance(step, fit, tol, min(most, steps + more))
             steps, status = int(fit.steps), int(fit.status)
         unfinished = status == Status.MAX_STEPS and steps < most
         if saved is not None:
@@ -167,11 +201,11 @@ class End:
         return self._program.compile(self._static, fit, *self._operands)
 
 
-def _asked_to_stop(saved, fit):
-    """`signals.interrupted`, after the fit is saved."""
-    if saved is not None and signals.stop_requested() is not None:
+def _asked_to_stop(runner, saved, fit):
+    """`Runner.interrupted`, after the fit is saved."""
+    if saved is not None and runner.stop_requested():
         saved.stop(fit, int(fit.steps))
-    return signals.interrupted()
+    return runner.interrupted()
 
 
 def tell(progress: Progress) -> None:
@@ -289,13 +323,14 @@ def _whole(start, step, end, static, *arguments):
     return end(static, fit, operands, *arguments)
 
 
-def best_of_starts(run: Callable[[KeyArray], Fit], key: KeyArray, runs: int) -> Fit:
+def best_of_starts(run: Callable[[KeyArray], Fit], key: KeyArray, runs: int, runner: Runner = ALONE) -> Fit:
     """Best of several runs, one after the other, as `batching.best_run` has it; Ctrl-C ends them with the best so far.
 
     Args:
         run: key -> fit whose state has an ``objective``; a run that is not finite loses.
         key: random key; a single run has the whole of it.
         runs: their number.
+        runner: of their steps.
     """
     if runs == 1:
         return run(key)
@@ -303,8 +338,9 @@ def best_of_starts(run: Callable[[KeyArray], Fit], key: KeyArray, runs: int) -> 
     for i in range(runs):
         fits = [*fits, run(key_of_run(key, runs, i))]
         best = min(fits, key=lambda fit: float(np.nan_to_num(fit.state.objective, nan=np.inf)))  # the first of equals
-        if signals.interrupted():
-            return best._replace(status=_interrupted(best.status))
+        runner.agree(0)
+        if runner.interrupted():
+            return runner.end(best)
         fits = [best]
     return fits[0]
 

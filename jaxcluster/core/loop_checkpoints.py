@@ -21,13 +21,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxcluster.core import checkpoint
 from jaxcluster.core.checkpoint import Checkpoint, Checkpoints
+from jaxcluster.core.processes import from_first, spans_processes
 from jaxcluster.types import Fit
 
 LONG_SECONDS = 2.0
 """Duration of a fit from which on it is saved, and of a loop whose end is: shorter ones are run again."""
+
+MESSAGE_BYTES = 2000
+"""Most bytes of an error of the first process that the others raise too."""
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """Part of the text of a function that differs between processes."""
@@ -47,6 +52,7 @@ class FitCheckpoints:
     def __init__(self, folder: Any, every_seconds: float) -> None:
         self.folder, self.every_seconds, self.interrupted = Path(folder), every_seconds, False
         self._number, self._thread = 0, threading.get_ident()
+        self._written_elsewhere = False
         self._begin, self._prepared = time.monotonic(), False
 
     def is_long(self) -> bool:
@@ -62,13 +68,21 @@ class FitCheckpoints:
 
     def numbered(self, fingerprint: str) -> LoopCheckpoints:
         """Checkpoints of the next loop, by the fingerprint of its data and options."""
+        return LoopCheckpoints(self, self._next(fingerprint))
+
+    def numbered_over_rows(self, fingerprint: str, mesh: Mesh, specs: Any) -> RowLoopCheckpoints:
+        """`numbered` for a loop over the devices of a mesh."""
+        self._written_elsewhere = spans_processes(mesh) and jax.process_index() != 0
+        return RowLoopCheckpoints(self, self._next(fingerprint), mesh, specs)
+
+    def _next(self, fingerprint):
         self._number += 1
         config = {"loop": self._number, "data and options": fingerprint}
-        return LoopCheckpoints(self, Checkpoints(self.folder / f"loop-{self._number:06d}", keep=1, config=config))
+        return Checkpoints(self.folder / f"loop-{self._number:06d}", keep=1, config=config)
 
     def clear(self) -> None:
-        """Delete all checkpoints of the fit."""
-        for place in sorted(self.folder.glob("loop-*")):
+        """Delete all checkpoints of the fit; the first process of a job does it for all."""
+        for place in [] if self._written_elsewhere else sorted(self.folder.glob("loop-*")):
             shutil.rmtree(place)
 
 
@@ -121,6 +135,61 @@ class LoopCheckpoints:
             return
         if now - self._last >= self._fit.every_seconds or (ended and now - self._begin >= LONG_SECONDS):
             self.save(state, steps, **progress)
+
+
+class RowLoopCheckpoints(LoopCheckpoints):
+    """Checkpoints of a loop over the devices of a mesh, written by the first of its processes.
+
+    They hold what every device has; see `jaxcluster.core.row_loops`.
+
+    Args:
+        fit, checkpoints: as of `LoopCheckpoints`.
+        mesh: of the loop.
+        specs: of its fit.
+
+    Attributes:
+        tol: tolerance of the loop, which is saved with the fit.
+    """
+
+    def __init__(self, fit: FitCheckpoints, checkpoints: Checkpoints, mesh: Mesh, specs: Any) -> None:
+        super().__init__(fit, checkpoints)
+        self._mesh, self._specs, self.tol = mesh, specs, None
+
+    def newest_of(self, like: tuple[Fit, Any]) -> tuple[Fit, Any] | None:
+        """Fit and tolerance of the newest checkpoint, without arrays of the samples, in all processes.
+
+        Args:
+            like: fit and tolerance of the same shapes.
+        """
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (self._shared(like[0]), like[1]))
+        if not spans_processes(self._mesh):
+            newest = self.newest(zeros)
+            return None if newest is None else newest.state
+        newest, refused = None, np.zeros(MESSAGE_BYTES, np.uint8)
+        if jax.process_index() == 0:
+            try:
+                newest = self.newest(zeros)
+            except ValueError as error:
+                text = str(error).encode()[:MESSAGE_BYTES]
+                refused[: len(text)] = np.frombuffer(text, np.uint8)
+        if (refused := from_first(refused)).any():
+            raise ValueError(refused.tobytes().rstrip(b"\0").decode(errors="ignore"))
+        if not from_first(np.bool_(newest is not None)):
+            return None
+        self._steps = int(from_first(np.int64(self._steps)))
+        return jax.tree.map(from_first, zeros if newest is None else newest.state)
+
+    def save(self, state: Any, steps: int, **progress: Any) -> None:
+        """Write a checkpoint, in the first process."""
+        if not (spans_processes(self._mesh) and jax.process_index()):
+            super().save((self._shared(state), self.tol), steps, **progress)
+
+    def _shared(self, fit):
+        """A fit without its arrays of the samples."""
+        whole = PartitionSpec()
+        return jax.tree.map(
+            lambda spec, part: part if spec == whole else None, self._specs, fit, is_leaf=lambda leaf: leaf is None
+        )
 
 
 class SourceLoop:
@@ -189,6 +258,11 @@ def resumable(folder: Any, *, every_seconds: float = 60.0) -> Iterator[None]:
             _active.clear()
     finally:
         _active = before
+
+
+def active() -> FitCheckpoints | None:
+    """Checkpoints of the fit; None outside of `resumable`."""
+    return _active
 
 
 def next_loop(step: jax.tree_util.Partial) -> LoopCheckpoints | None:

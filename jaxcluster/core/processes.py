@@ -120,6 +120,15 @@ def agree_on_key(key: Any, mesh: Mesh | None) -> Any:
     return jax.random.wrap_key_data(gather(np.asarray(jax.random.key_data(key)))[0], impl=jax.random.key_impl(key))
 
 
+def from_first(value: Any) -> np.ndarray:
+    """Array of the first process, bit by bit; those of the others have the same shape and dtype."""
+    value = np.array(value, order="C")
+    if not value.size:
+        return value
+    words = multihost_utils.broadcast_one_to_all(np.frombuffer(value.tobytes(), np.uint8))
+    return np.asarray(words).view(value.dtype).reshape(value.shape)
+
+
 def replicate(value: Any, mesh: Mesh) -> Any:
     """Array on all devices of a mesh, each process with the same value; a random key is that of the first process.
 
@@ -144,14 +153,19 @@ def localize(value: Any) -> Any:
     return jax.device_put(np.concatenate([np.asarray(part.data) for part in parts]))
 
 
+def as_words(value: Any) -> np.ndarray:
+    """An array on the host, and a random key as its words."""
+    is_key = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(value) if is_key else value)
+
+
 def check_equal(tree: Any, mesh: Mesh | None, names: str) -> None:
     """Raise ValueError unless all processes of a mesh have the same arrays, called by ``names``."""
     if not spans_processes(mesh):
         return
     digest = 0
     for leaf in jax.tree.leaves(tree):
-        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        digest = zlib.crc32(np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes(), digest)
+        digest = zlib.crc32(as_words(leaf).tobytes(), digest)
     if (gather(digest) != digest).any():
         raise ValueError(f"the processes have different {names}: pass the same in each.")
 

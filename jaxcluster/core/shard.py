@@ -93,6 +93,11 @@ class Rows(NamedTuple):
     whole: PartitionSpec
 
     @property
+    def column(self) -> PartitionSpec:
+        """Spec of a matrix with one column for each sample."""
+        return PartitionSpec(None, *self.row)
+
+    @property
     def fit(self) -> Fit:
         """Specs of a `Fit`, whose labels alone have rows."""
         return Fit._make([self.whole, self.row, self.whole, self.whole, self.whole])
@@ -122,11 +127,25 @@ def solve_over_rows(
         arguments: of the kernel. Where the mesh spans processes, the result has the rows of this one.
         gathered: True where each process has the rows of all (`gather_parts`): the result has all of them, too.
     """
+    solved = over_rows(solve, static, mesh, in_specs, out_specs, *arguments)
+    return jax.tree.map(whole if gathered else localize, solved) if mesh.is_multi_process else solved
+
+
+def over_rows(
+    solve: Callable[..., Any], static: Any, mesh: Mesh, in_specs: Any, out_specs: Any, *arguments: Any
+) -> Any:
+    """Result of `solve_over_rows` as it lies on the devices: where the mesh spans processes, with the rows of all."""
     mesh = automatic(mesh)
-    if not mesh.is_multi_process:
-        return _spread(solve, static, mesh, in_specs, out_specs, *arguments)
-    arguments = jax.tree.map(lambda leaf: replicate(leaf, mesh), arguments)
-    return jax.tree.map(whole if gathered else localize, _spread(solve, static, mesh, in_specs, out_specs, *arguments))
+    if mesh.is_multi_process:
+        arguments = jax.tree.map(lambda leaf: replicate(leaf, mesh), arguments)
+    return _spread(solve, static, mesh, in_specs, out_specs, *arguments)
+
+
+def shapes_over_rows(
+    solve: Callable[..., Any], static: Any, mesh: Mesh, in_specs: Any, out_specs: Any, *arguments: Any
+) -> Any:
+    """Shapes and dtypes of the result of `over_rows`."""
+    return _spread.eval_shape(solve, static, automatic(mesh), in_specs, out_specs, *arguments)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -8,15 +8,24 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.inference import far_rows
-from jaxcluster.cluster.gmm.init import CenteredInit, cluster_in_chunks, initial_mixture, mean_feature_variance
+from jaxcluster.cluster.gmm.init import (
+    CenteredInit,
+    cluster_in_chunks,
+    init_specs,
+    initial_mixture,
+    mean_feature_variance,
+)
 from jaxcluster.cluster.lloyd import LloydState
 from jaxcluster.core import chunks
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import advance, begin, trace
+from jaxcluster.core.row_loops import RowLoop, Run
+from jaxcluster.core.shard import Rows, over_rows, rows_of
 from jaxcluster.types import Array, Bool, Fit, Float, KeyArray, Points, Status
 
 
@@ -110,6 +119,58 @@ def run_in_chunks(
     return run
 
 
+def run_over_rows(
+    run: Run, points: Points, init: CenteredInit, traced: TracedOptions, key: KeyArray
+) -> Callable[[KeyArray], Fit]:
+    """`run_in_chunks` of samples that are spread over the devices of a mesh, as a function of the key.
+
+    The specs of its results are those of `fit_specs`.
+    """
+    specs, loop = rows_of(run.mesh), row_loop(run.mesh)
+    operands = loop.prepared(run, key, points, init, traced)
+    places = (loop.fit, loop.operands, specs.whole), (fit_specs(specs), specs.whole)
+
+    def one(key):
+        fit, tol = loop(run, operands, key, points, init, traced)
+        while True:
+            fitted, unfinished = over_rows(_last_bound_over_rows, run.static, run.mesh, *places, fit, operands, tol)
+            if not unfinished:
+                return fitted
+            fit = loop.again(run, operands, fitted._replace(state=fitted.state.em, labels=None), tol)
+
+    return one
+
+
+def row_loop(mesh: Mesh) -> RowLoop:
+    """EM of samples that are spread over the devices of a mesh; its arguments are a key, and points, init, traced."""
+    specs = rows_of(mesh)
+    operands = (em.TransposedPoints(specs.column, specs.row), specs.whole)
+    arguments = (specs.whole, specs.row, init_specs(specs), specs.whole)
+    return RowLoop(_prepare_over_rows, _begin_over_rows, _step_over_rows, arguments, operands, specs.whole)
+
+
+def fit_specs(specs: Rows) -> Fit:
+    """Specs of a fit whose state is an `EMRun`."""
+    return specs.fit._replace(state=EMRun(specs.whole, specs.whole, specs.row))
+
+
+def _prepare_over_rows(static, key, points, init, traced):
+    return _operands(static, points, traced)
+
+
+def _begin_over_rows(static, operands, key, points, init, traced):
+    return _begin(static, points, *operands, init, key), jnp.asarray(traced.tol, points.x.dtype)
+
+
+def _step_over_rows(static, samples, params, state):
+    return em.step(static.em, samples, params, state)
+
+
+def _last_bound_over_rows(static, fit, operands, tol):
+    samples, params = operands
+    return _with_last_bound(static.em, fit, samples, params.total, tol)
+
+
 def m_step_params(options: em.EMOptions, points: Points, reg: Any, active: Any) -> em.MStepParams:
     """Parameters of an M-step: the total weight, the ridge and the mask of the components that take part."""
     total = all_reduce(jnp.sum(points.weight), options.axis_name)
@@ -118,6 +179,11 @@ def m_step_params(options: em.EMOptions, points: Points, reg: Any, active: Any) 
 
 def _start(static, points, init, traced, key, clustering: LloydState | None = None):
     """Transposed samples, parameters of the M-step, and the fit before its first step."""
+    samples, params = _operands(static, points, traced)
+    return samples, params, _begin(static, points, samples, params, init, key, clustering)
+
+
+def _operands(static, points, traced):
     samples = em.transpose_points(points)
     params = m_step_params(static.em, points, traced.reg, traced.active)
     unweighted = points._replace(weight=(points.weight > 0).astype(points.x.dtype))
@@ -125,11 +191,15 @@ def _start(static, points, init, traced, key, clustering: LloydState | None = No
         variance=mean_feature_variance(static.em, points),
         unweighted_variance=mean_feature_variance(static.em, unweighted),
     )
+    return samples, params
+
+
+def _begin(static, points, samples, params, init, key, clustering=None):
     options = static.em._replace(differentiable=static.unrolled is not None)
     mixture, collapsed = initial_mixture(
         options, static.method, key, points, samples, init, params, static.k, clustering
     )
-    return samples, params, begin(em.init_state(mixture, collapsed, init.previous_bound), static.capacity)
+    return begin(em.init_state(mixture, collapsed, init.previous_bound), static.capacity)
 
 
 def _with_last_bound(options, fit, samples, total, tol):

@@ -40,7 +40,7 @@ from jaxcluster.cluster.gmm.state import (
     to_data_units,
     wide_means,
 )
-from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core import chunks, row_loops, signals, validation
 from jaxcluster.core.batching import best_run, map_fits, map_runs, vmap_in_chunks
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import publish
@@ -55,6 +55,8 @@ from jaxcluster.core.implicit import (
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.padding import pad_active
 from jaxcluster.core.preparation import Prepared, crushed_status, prepare, unpad
+from jaxcluster.core.processes import agree_on_key
+from jaxcluster.core.row_loops import RowRunner, Run
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import check_sparse_samples
@@ -196,14 +198,15 @@ def fit_framed(
     static = StaticOptions(padded or k, checked.method, runs, options, history_capacity(max_steps), steps)
     arguments = key, points, initial, traced
     work = static.runs * em.step_work(options, points.x.shape, static.k)
+
+    def shown(history):
+        n_observed = mean_observed(options._replace(axis_name=None), prepared.local().points)
+        return -to_data_units(history, n_observed, -1 * ridge.log_jacobian, prepared.frame)
+
     if mesh is not None:
-        solution = _solve_over_rows(static, mesh, arguments)
+        data = row_loops.digest(mesh, x, weights, static, agree_on_key(key, mesh), initial, traced)
+        solution = _solve_over_rows(Run(static, mesh, max_steps, work, shown, data), *arguments)
     elif steps is None and chunks.is_long(work, max_steps, *arguments):
-
-        def shown(history):
-            n_observed = mean_observed(options, points)
-            return -to_data_units(history, n_observed, -1 * ridge.log_jacobian, prepared.frame)
-
         solution = solve_in_chunks(static, *arguments, shown)
     else:
         solution = solve(static, *arguments)
@@ -292,12 +295,16 @@ def solve(
     return _with_gradients(static, fitted, points, traced)
 
 
-def _solve_over_rows(static, mesh, arguments):
-    specs = rows_of(mesh)
+def _solve_over_rows(run, key, points, init, traced):
+    static, mesh, specs = run.static, run.mesh, rows_of(run.mesh)
     out: Any = FrameSolution._make([specs.fit, specs.whole, specs.whole, specs.row])
-    return solve_over_rows(
-        solve, static, mesh, (specs.whole, specs.row, init_specs(specs), specs.whole), out, *arguments
-    )
+    if static.unrolled is not None or not row_loops.is_long(run.work, run.max_steps, mesh):
+        places = (specs.whole, specs.row, init_specs(specs), specs.whole), out
+        return solve_over_rows(solve, static, mesh, *places, key, points, init, traced)
+    start = em_run.run_over_rows(run, points, init, traced, key)
+    fitted = chunks.best_of_starts(start, agree_on_key(key, mesh), static.runs, RowRunner(mesh))
+    places = (em_run.fit_specs(specs), specs.row, specs.whole), out
+    return solve_over_rows(_with_gradients, static, mesh, *places, fitted, points, traced)
 
 
 def finalize(options: em.EMOptions, solution: FrameSolution, x: Any, prepared: Prepared, ridge: Ridge) -> FramedFit:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.gmm import em
@@ -165,7 +164,7 @@ def center_init(
 def init_specs(rows: Rows) -> CenteredInit:
     """Specs of a `CenteredInit` over devices: the samples are the columns of the responsibilities."""
     init = CenteredInit._make([rows.whole] * len(CenteredInit._fields))
-    return init._replace(responsibilities=PartitionSpec(None, *rows.row))
+    return init._replace(responsibilities=rows.column)
 
 
 def initial_mixture(
