@@ -110,6 +110,25 @@ class RowLoop(NamedTuple):
         return over_rows(self.refill, run.static, run.mesh, *places, operands, fit), tol
 
 
+def loop_of(start: Callable[..., Any], step: Callable[..., Any], arguments: Any, operands: Any, fit: Any) -> RowLoop:
+    """Loop of the parts of a `chunks.Loop`.
+
+    Args:
+        start: (static, *arguments) -> operands of the step, fit made by `iterate.begin`, tolerance, most steps.
+        step: (static, *operands, state) -> state.
+        arguments, operands, fit: specs.
+    """
+    return RowLoop(partial(_prepare, start), partial(_begin, start), step, arguments, operands, fit)
+
+
+def _prepare(start, static, *arguments):
+    return start(static, *arguments)[0]
+
+
+def _begin(start, static, _, *arguments):
+    return start(static, *arguments)[1:3]
+
+
 class RowRunner(chunks.Runner):
     """Calls of compiled steps over the devices of a mesh, the same by all of its processes.
 

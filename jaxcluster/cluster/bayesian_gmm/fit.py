@@ -44,7 +44,7 @@ from jaxcluster.cluster.gmm.init import (
 )
 from jaxcluster.cluster.gmm.rounding import correct_rounding
 from jaxcluster.cluster.gmm.state import covariance_type_of, public_history, ridge_in_frame, wide_means
-from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core import chunks, row_loops, signals, validation
 from jaxcluster.core.batching import best_run, vmap_in_chunks
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.dtypes import times_power_of_two
@@ -53,6 +53,8 @@ from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
 from jaxcluster.core.padding import pad_active
 from jaxcluster.core.preparation import crushed_status, prepare
+from jaxcluster.core.processes import agree_on_key
+from jaxcluster.core.row_loops import RowLoop, RowRunner, Run
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Bool, Fit, Float, KeyArray
@@ -222,7 +224,8 @@ def fit_framed(
     arguments = key, points, frame.weight_exponent, initial, prior, traced
     work = static.runs * em.step_work(options, points.x.shape, static.k)
     if mesh is not None:
-        fitted, far = _solve_over_rows(static, mesh, arguments)
+        data = row_loops.digest(mesh, x, weights, static, agree_on_key(key, mesh), initial, prior, traced)
+        fitted, far = _solve_over_rows(Run(static, mesh, max_steps, work, np.negative, data), *arguments)
     elif chunks.is_long(work, max_steps, *arguments):
         # What observers see is up to a constant, as the last one is.
         fitted, far = _solve_in_chunks(static, *arguments, np.negative)
@@ -235,11 +238,39 @@ def fit_framed(
     return FramedFit(public, frame, means)
 
 
-def _solve_over_rows(static, mesh, arguments):
-    specs = rows_of(mesh)
-    initial = InitialState._make([init_specs(specs), specs.whole])
-    in_specs = (specs.whole, specs.row, specs.whole, initial, specs.whole, specs.whole)
-    return solve_over_rows(_solve, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
+def _solve_over_rows(run, key, points, weight_exponent, initial, params, traced):
+    static, mesh, specs = run.static, run.mesh, rows_of(run.mesh)
+    places: Any = specs.whole, specs.row, specs.whole, InitialState(init_specs(specs), specs.whole), *[specs.whole] * 2
+    arguments = key, points, weight_exponent, initial, params, traced
+    if not row_loops.is_long(run.work, run.max_steps, mesh):
+        return solve_over_rows(_solve, static, mesh, places, (specs.fit, specs.row), *arguments)
+    operands = ((em.TransposedPoints(specs.column, specs.row), specs.whole), specs.row)
+    loop = RowLoop(_prepare_over_rows, _begin_over_rows, _step_over_rows, places, operands, specs.whole)
+    prepared = loop.prepared(run, *arguments)
+    fitted = chunks.best_of_starts(
+        lambda key: loop(run, prepared, key, *arguments[1:])[0], agree_on_key(key, mesh), static.runs, RowRunner(mesh)
+    )
+    ends = (loop.fit, operands, specs.whole), (specs.fit, specs.row)
+    return solve_over_rows(_end_over_rows, static, mesh, *ends, fitted, prepared, traced)
+
+
+def _prepare_over_rows(static, key, points, weight_exponent, initial, params, traced):
+    points, prior = _complete_prior(static, points, weight_exponent, params, traced)
+    return (em.transpose_points(points), prior), points
+
+
+def _begin_over_rows(static, operands, key, points, weight_exponent, initial, params, traced):
+    (_, prior), points = operands
+    return _start(static, points, initial, prior, traced, key)[1], jnp.asarray(traced.tol, points.x.dtype)
+
+
+def _step_over_rows(static, operands, points, state):
+    return step(static.vb, *operands, state)
+
+
+def _end_over_rows(static, fitted, operands, traced):
+    (_, prior), points = operands
+    return _end(static, fitted, points, prior, traced)
 
 
 def _finalize(options, fitted, far, x, prepared, ridge):

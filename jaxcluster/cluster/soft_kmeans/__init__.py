@@ -15,8 +15,6 @@ k-means: new algorithms via Bayesian nonparametrics, ICML 2012.
 from jaxcluster.cluster.kmeans import predict
 from jaxcluster.cluster.soft_kmeans.deterministic_annealing import anneal
 from jaxcluster.cluster.soft_kmeans.fit import (
-    SoftKMeansState,
-    SoftStats,
     check_known,
     fit,
     free_energy,
@@ -26,6 +24,7 @@ from jaxcluster.cluster.soft_kmeans.fit import (
     soft_update,
 )
 from jaxcluster.cluster.soft_kmeans.hard_choice import straight_through
+from jaxcluster.cluster.soft_kmeans.state import SoftKMeansState, SoftStats
 from jaxcluster.core.memory import guard_functions
 
 __all__ = [

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints
 from jaxcluster.cluster.soft_kmeans.fit import (
-    SoftKMeansState,
     Static,
     distances_to,
     finish,
@@ -33,6 +32,7 @@ from jaxcluster.cluster.soft_kmeans.fit import (
     soft_update,
     variance_in_frame,
 )
+from jaxcluster.cluster.soft_kmeans.state import SoftKMeansState
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import vmap_in_chunks
 from jaxcluster.core.compilation import persistent_jit

@@ -26,15 +26,17 @@ from jaxcluster.cluster.kmeans_state import padded_number
 from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
-from jaxcluster.core import chunks, memory, signals, validation
+from jaxcluster.cluster.soft_kmeans.state import EMState, SoftKMeansState, SoftStats
+from jaxcluster.core import chunks, memory, row_loops, signals, validation
 from jaxcluster.core.batching import vmap_in_chunks
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.fold import all_reduce, fold_rows, map_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
-from jaxcluster.core.preparation import Prepared, finalize, prepare, unpad
-from jaxcluster.core.processes import agree_on_status, gather
+from jaxcluster.core.preparation import Prepared, finalize, prepare
+from jaxcluster.core.processes import agree_on_key, agree_on_status, gather
+from jaxcluster.core.row_loops import Run
 from jaxcluster.core.shard import axis_of, check_mesh, row_sharding, rows_of, solve_over_rows
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -50,56 +52,6 @@ UNDERFLOW_EXPONENT = 750.0
 
 MAX_VARIANCE_EXPONENT = 100
 """A variance above 2¹⁰⁰ in a frame is taken for that: coordinates are below 2⁴⁰, so responsibilities are all 1/k."""
-
-
-class SoftKMeansState(NamedTuple):
-    """A finished soft k-means.
-
-    Attributes:
-        centers: (k, d) cluster centers.
-        objective: () free energy −2σ²·Σ w·log((1/k)·Σ_j exp(−‖x − c_j‖²/2σ²)) (data units²): 2σ² times the negative
-            log-likelihood, less a constant. It tends to the inertia as σ² → 0, and is the inertia at 0.
-        weight: (k,) total responsibility Σ w·r of each cluster.
-        residual: () Σ‖Δc‖² of the last step (data units²).
-    """
-
-    centers: Float[Published, "*batch k d"]
-    objective: Float[Published, "*batch"]
-    weight: Float[Published, "*batch k"]
-    residual: Float[Published, "*batch"]
-
-    def leave(self, frame: Frame, *, k: int | None = None) -> SoftKMeansState:
-        """The same state out of the frame of its fit; of padded clusters the first k."""
-        centers, weight = self.centers, self.weight
-        if k is not None:
-            centers, weight = unpad(centers, k, axis=-2), unpad(weight, k)
-        return SoftKMeansState(
-            frame.leave(centers),
-            frame.unscale(self.objective, length=2, weight=1),
-            frame.unscale(weight, weight=1),
-            frame.unscale(self.residual, length=2),
-        )
-
-
-class SoftStats(NamedTuple):
-    """Sufficient statistics of the E-step: Σ w·r·x and Σ w·r of each cluster, and the free energy."""
-
-    sums: Float[Array, "*batch k d"]
-    weight: Float[Array, "*batch k"]
-    energy: Float[Array, "*batch"]
-
-
-class EMState(NamedTuple):
-    """Centers, the statistics of the E-step with them, and Σ‖Δc‖² of the last step."""
-
-    centers: Float[Array, "*batch k d"]
-    stats: SoftStats
-    residual: Float[Array, "*batch"]
-
-    @property
-    def objective(self) -> Float[Array, "*batch"]:
-        """The free energy."""
-        return self.stats.energy
 
 
 class Static(NamedTuple):
@@ -171,12 +123,11 @@ def fit(
     static = Static(padded or k, name, history_capacity(max_steps), axis_of(mesh) or axis_name)
     arguments = key, points, constraints.padded(k, padded).enter(frame), known, variance, tol, max_steps
     work = 4 * points.x.size * static.k  # distances, their exponentials and two sums
+    shown = partial(prepared.unscale, length=2, weight=1)
     if mesh is not None:
-        specs = rows_of(mesh)
-        in_specs = (specs.whole, specs.row, specs.whole, specs.row, specs.whole, specs.whole, specs.whole)
-        fitted = solve_over_rows(_fit, static, mesh, in_specs, specs.fit, *arguments)
+        data = row_loops.digest(mesh, x, weights, static, agree_on_key(key, mesh), *arguments[2:3], variance, tol)
+        fitted = _fit_over_rows(Run(static, mesh, max_steps, work, shown, data), *arguments)
     elif chunks.is_long(work, max_steps, *arguments):
-        shown = partial(prepared.unscale, length=2, weight=1)
         fitted = long_fit(static, *arguments, work=work, max_steps=max_steps, shown=shown)
     else:
         fitted = _fit(static, *arguments)
@@ -342,6 +293,20 @@ def _fit(static, key, points, constraints, known, variance, tol, max_steps):
     run = best if static.axis_name else vmap_in_chunks(best)
     fitted = run(*jax.lax.stop_gradient((points, constraints, known, variance, tol)), max_steps, key)
     return finish(fitted, points, known, variance, static.axis_name, constraints.active)
+
+
+def _fit_over_rows(run, key, points, constraints, known, variance, tol, max_steps):
+    """Fit of samples that are spread over the devices of a mesh."""
+    static, mesh, specs = run.static, run.mesh, rows_of(run.mesh)
+    places = (specs.whole, specs.row, specs.whole, specs.row, specs.whole, specs.whole, specs.whole)
+    arguments = agree_on_key(key, mesh), points, constraints, known, variance, tol, max_steps
+    if not row_loops.is_long(run.work, max_steps, mesh):
+        return solve_over_rows(_fit, static, mesh, places, specs.fit, *arguments)
+    operands = em.TransposedPoints(specs.column, specs.row), specs.row, specs.whole, specs.whole
+    loop = row_loops.loop_of(_start, _step, places, operands, specs.whole)
+    prepared = loop.prepared(run, *arguments)
+    fitted, _ = loop(run, prepared, *arguments)
+    return solve_over_rows(_end, static, mesh, (loop.fit, operands, *places), specs.fit, fitted, prepared, *arguments)
 
 
 def run_em(
