@@ -14,7 +14,7 @@ from jaxcluster.cli import run as runs
 from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import UserError, user_errors
 from jaxcluster.cli.output_dir import check_space, claimed_folder, write_config, write_sealed
-from jaxcluster.cli.training import check_partial, partial_run
+from jaxcluster.cli.training import check_partial, partial_folder, partial_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,9 +91,7 @@ def run_large_fit(task: FitTask, *, job: bool, quiet: bool) -> None:
 
     first = not job or distributed.is_first()
     quiet = quiet or not first
-    if job and task.resume:
-        raise UserError("a job of several processes is not saved in steps: leave out --resume.")
-    if not job:
+    if first:
         check_partial(task.out, resume=task.resume, overwrite=task.overwrite)
     place = claimed_folder(task.out, overwrite=task.overwrite) if first else nullcontext()
     with place as claim, console.stages(quiet) as stage:
@@ -101,9 +99,11 @@ def run_large_fit(task: FitTask, *, job: bool, quiet: bool) -> None:
             source = _scan(task.source.data, task.source.columns)
         if claim is not None:
             check_space(claim, source.shape[0] * 16)
-        keep = nullcontext() if job else partial_run(task.out, _settings(task, source), resume=task.resume)
+        # The first process writes the checkpoints, and the others have none of their own.
+        resume, others = task.resume, nullcontext(partial_folder(task.out))
+        keep = partial_run(task.out, _settings(task, source), resume=resume) if first else others
         with keep as checkpoints:
-            labels, warned = _fit(stage, task, source, checkpoints)
+            labels, warned = _fit(stage, task, source, checkpoints, job=job)
             if claim is not None:
                 with claim.folder() as folder, stage("write", "Writing"), user_errors():
                     scores = _write(folder, task, source, labels, stage)
@@ -131,8 +131,8 @@ def _settings(task: FitTask, source: RowSource) -> dict[str, Any]:
     return {"algorithm": task.method, "parameters": parameters, "data": data, "scaling": "none"}
 
 
-def _fit(stage: Stages, task: FitTask, source: RowSource, checkpoints: Path | None) -> tuple[np.ndarray, bool]:
-    """Fit the estimator; a job has no folder of checkpoints.
+def _fit(stage: Stages, task: FitTask, source: RowSource, checkpoints: Path, *, job: bool) -> tuple[np.ndarray, bool]:
+    """Fit the estimator: to the source, or in a job to the rows of this process.
 
     Returns:
         Labels of all rows, and True if the estimator has warned of how the fit ended.
@@ -146,11 +146,9 @@ def _fit(stage: Stages, task: FitTask, source: RowSource, checkpoints: Path | No
 
     title = f"Fitting {task.method} to {source.shape[0]:,} rows"
     watch = chunks.watching(partial(show_steps, stage, title, task.estimator.info.objective), short=False)
-    with stage("fit", title), user_errors(), convergence_warnings() as warned, watch:
-        if checkpoints is not None:
-            with resumable(checkpoints):
-                labels = task.estimator.fit(source).labels_
-            return labels, bool(warned)
+    with stage("fit", title), user_errors(), convergence_warnings() as warned, watch, resumable(checkpoints):
+        if not job:
+            return task.estimator.fit(source).labels_, bool(warned)
         count = distributed.count()
         if source.shape[0] < count:
             raise UserError(f"{source.name} has {source.shape[0]} rows for {count} processes. Start fewer of them.")

@@ -98,7 +98,8 @@ def row_loop(prepare: Callable[..., Any], first_centers: Callable[..., Any], arg
 
 def _begin_over_rows(first_centers, static, operands, *arguments):
     centers, tol = first_centers(static, *operands, *arguments)
-    return _start(static.lloyd, static.capacity, False, centers, *operands, tol)
+    samples, constraints = operands
+    return _start(static.lloyd, static.capacity, False, centers, samples, constraints, tol)
 
 
 def _step_over_rows(static, samples, constraints, state):
@@ -107,7 +108,8 @@ def _step_over_rows(static, samples, constraints, state):
 
 def _refilled(static, operands, fit):
     """A restored fit with the assignment of the samples to its centers."""
-    state = lloyd.init_state(fit.state.centers, *operands, static.lloyd)
+    samples, constraints = operands
+    state = lloyd.init_state(fit.state.centers, samples, constraints, static.lloyd)
     return fit._replace(state=fit.state._replace(assignment=state.assignment, prev_labels=state.prev_labels))
 
 

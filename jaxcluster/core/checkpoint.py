@@ -96,6 +96,10 @@ class Checkpoints(NamedTuple):
         """True if there is a checkpoint, intact or not."""
         return bool(self._places())
 
+    def numbers(self) -> list[int]:
+        """Numbers of the checkpoints in the folder, intact or not."""
+        return [int(place.name.rpartition("-")[2]) for place in self._places()]
+
     def restore(self, like: Any) -> Checkpoint | None:
         """Newest complete checkpoint; None without one.
 

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxcluster.core import checkpoint
 from jaxcluster.core.checkpoint import Checkpoint, Checkpoints
-from jaxcluster.core.processes import from_first, spans_processes
+from jaxcluster.core.processes import from_first, spans_processes, writes_files
 from jaxcluster.types import Fit
 
 LONG_SECONDS = 2.0
@@ -63,8 +63,13 @@ class FitCheckpoints:
         return self._prepared
 
     def next_loop(self, step: jax.tree_util.Partial) -> LoopCheckpoints | None:
-        """Checkpoints of the next loop; None in other threads, whose loops have no order."""
-        return None if threading.get_ident() != self._thread else self.numbered(fingerprint_of(step))
+        """Checkpoints of the next loop; None in other threads, whose loops have no order, and in a job.
+
+        The processes of a job share the folder, and what each computes by itself is the same in all of them.
+        """
+        if threading.get_ident() != self._thread or jax.process_count() > 1:
+            return None
+        return self.numbered(fingerprint_of(step))
 
     def numbered(self, fingerprint: str) -> LoopCheckpoints:
         """Checkpoints of the next loop, by the fingerprint of its data and options."""
@@ -72,7 +77,7 @@ class FitCheckpoints:
 
     def numbered_over_rows(self, fingerprint: str, mesh: Mesh, specs: Any) -> RowLoopCheckpoints:
         """`numbered` for a loop over the devices of a mesh."""
-        self._written_elsewhere = spans_processes(mesh) and jax.process_index() != 0
+        self._written_elsewhere = not writes_files(mesh)
         return RowLoopCheckpoints(self, self._next(fingerprint), mesh, specs)
 
     def _next(self, fingerprint):
@@ -181,7 +186,7 @@ class RowLoopCheckpoints(LoopCheckpoints):
 
     def save(self, state: Any, steps: int, **progress: Any) -> None:
         """Write a checkpoint, in the first process."""
-        if not (spans_processes(self._mesh) and jax.process_index()):
+        if writes_files(self._mesh):
             super().save((self._shared(state), self.tol), steps, **progress)
 
     def _shared(self, fit):

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.types import Fit, Status
 
 
@@ -73,6 +73,27 @@ def own_rows(mesh: Mesh | None, n: int) -> slice:
 def spans_processes(mesh: Mesh | None) -> bool:
     """True for a mesh with devices of several processes."""
     return mesh is not None and mesh.is_multi_process
+
+
+def writes_files(mesh: Mesh | None) -> bool:
+    """True in the process that writes the files of a fit over a mesh: the first of several."""
+    return not spans_processes(mesh) or jax.process_index() == 0
+
+
+def agree_to_stop(mesh: Mesh | None) -> int:
+    """Number of the signal that requests any process of a mesh to stop, which becomes a request to each; 0 for none."""
+    number = signals.stop_requested() or 0
+    if spans_processes(mesh):
+        number = int(gather(number).max())
+    if number:
+        signals.request_stop(number)
+    return number
+
+
+def check_stopped(mesh: Mesh | None) -> None:
+    """`signals.check_stopped` by all processes of a mesh at once."""
+    if not spans_processes(mesh) or agree_to_stop(mesh):
+        signals.check_stopped()
 
 
 def keep_own_labels(fit: Fit, own: slice) -> Fit:

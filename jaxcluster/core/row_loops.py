@@ -21,7 +21,7 @@ from jaxcluster.core import checkpoint, chunks, loop_checkpoints, signals
 from jaxcluster.core.chunks import Step
 from jaxcluster.core.iterate import advance
 from jaxcluster.core.loop_checkpoints import ADDRESS
-from jaxcluster.core.processes import as_words, gather, gather_rows, own_rows, replicate, spans_processes
+from jaxcluster.core.processes import agree_to_stop, as_words, gather, gather_rows, own_rows, replicate, spans_processes
 from jaxcluster.core.shard import over_rows, rows_of, shapes_over_rows
 from jaxcluster.types import Fit, Status
 
@@ -149,13 +149,8 @@ class RowRunner(chunks.Runner):
 
     def agree(self, steps: int) -> int:
         """The least number of all processes; a request to stop any of them becomes one to each."""
-        self._number = signals.stop_requested() or 0
-        if spans_processes(self._mesh):
-            every = gather(np.array([steps, self._number]))
-            steps, self._number = int(every[:, 0].min()), int(every[:, 1].max())
-        if self._number:
-            signals.request_stop(self._number)
-        return steps
+        self._number = agree_to_stop(self._mesh)
+        return int(gather(steps).min()) if spans_processes(self._mesh) else steps
 
     def stop_requested(self) -> bool:
         """True if a signal has requested any of the processes to stop."""

@@ -95,7 +95,7 @@ class DeviceRows:
     """
 
     def __init__(self, x: Any, resident: bool | None = None, *, y: Any = None, mesh: Mesh | None = None) -> None:
-        self.n, self.shape = x.shape[0], x.shape[1:]
+        self.n, self.shape, self.mesh = x.shape[0], x.shape[1:], mesh
         self.bytes_per_row = 4 * int(np.prod(self.shape))
         self.resident = fits_on_device(self.n * self.bytes_per_row) if resident is None else resident
         self.batch_sharding = None if mesh is None else NamedSharding(automatic(mesh), PartitionSpec(*mesh.axis_names))

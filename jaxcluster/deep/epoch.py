@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxcluster.core import signals, validation
-from jaxcluster.core.processes import whole
+from jaxcluster.core import validation
+from jaxcluster.core.processes import check_stopped, whole
 from jaxcluster.deep import optimizers
 from jaxcluster.deep.batches import DeviceRows, gather_batch, shuffled_batches, weighted_batches
 from jaxcluster.deep.inference import map_split_module
@@ -288,7 +288,7 @@ class CompiledTrainer:
         metrics = []
         state = jax.tree.map(jnp.copy, state)
         for chunk in self.rows.chunks(chunks, refresh.target):
-            signals.check_stopped()
+            check_stopped(self.rows.mesh)
             state, of_chunk = _steps(self.spec, self.rows.resident, watch, state, chunk, self.step_key, last)
             metrics.append(of_chunk)
         return state, {

@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh
 from jaxcluster.core import signals, validation
 from jaxcluster.core.checkpoint import Checkpoints, fingerprint, prepare
 from jaxcluster.core.messages import warn
-from jaxcluster.core.processes import agree_on_key, check_equal, spans_processes
+from jaxcluster.core.processes import agree_on_key, check_equal, check_stopped, writes_files
 from jaxcluster.core.shard import check_mesh
 from jaxcluster.deep.batches import DeviceRows, as_rows
 from jaxcluster.deep.epoch import CAUSES, CompiledTrainer, TrainState
@@ -131,7 +131,7 @@ def train(
             parameters and resident samples are on each, the trained module on the first. None for one device. Sums,
             those of batch normalization too, are the same as on one device up to rounding. Where they are those of
             several processes, each passes the samples of all (`jaxcluster.distributed.gather_rows`), and has the same
-            parameters and labels of all; without checkpoints.
+            parameters and labels of all. The first one writes the checkpoints, in a folder that all can read.
 
     Returns:
         The trained module with its labels, history and status.
@@ -154,8 +154,6 @@ def train(
     limits = _Limits(epochs, tol, patience, min_delta)
     _check_limits(limits, module)
     batch_size = _check_batch_size(batch_size, len(x), mesh)
-    if checkpoints is not None and spans_processes(mesh):
-        raise ValueError("a training of several processes has no checkpoints: leave them out.")
     check_equal((x, nnx.state(module)), mesh, "samples or modules")
     rows = DeviceRows(x, resident, y=_check_y(y, len(x)), mesh=mesh)
     optimizer = adam() if optimizer is None else optimizer
@@ -163,7 +161,7 @@ def train(
     checkpoints = _with_run_config(checkpoints, trainer, x)
     callbacks = tuple(callbacks)
     progress = _initial_progress(trainer, checkpoints, resume)
-    writer = CheckpointWriter(checkpoints, progress)
+    writer = CheckpointWriter(checkpoints if writes_files(mesh) else None, progress)
     every = 0 if checkpoints is None else checkpoints.every
     try:
         with signals.interruptible(), signals.on_stop(writer.save):
@@ -195,7 +193,7 @@ def _train(trainer, limits, callbacks, progress, writer, every):
     n_collapsed, result, start = _count_collapsed(history), None, None
     while status is None:
         clock = time.perf_counter()
-        signals.check_stopped()
+        check_stopped(trainer.rows.mesh)
         state, result = trainer.refresh(state, len(history), labels)
         if int(state.failed):
             state = state if start is None else trainer.rewind(*start, state)
@@ -443,7 +441,10 @@ def _with_run_config(checkpoints, trainer, x):
 
 def _initial_progress(trainer, checkpoints, resume):
     """The progress at the start: none, or that of the newest checkpoint."""
-    if checkpoints is None or not checkpoints.any():
+    if checkpoints is None:
+        return TrainProgress(trainer.initial_state, None, [], None, False)
+    check_equal(checkpoints.numbers(), trainer.rows.mesh, f"checkpoints in {checkpoints.folder}")
+    if not checkpoints.any():
         return TrainProgress(trainer.initial_state, None, [], None, False)
     if not resume:
         raise ValueError(

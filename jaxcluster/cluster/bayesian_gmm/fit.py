@@ -240,11 +240,17 @@ def fit_framed(
 
 def _solve_over_rows(run, key, points, weight_exponent, initial, params, traced):
     static, mesh, specs = run.static, run.mesh, rows_of(run.mesh)
-    places: Any = specs.whole, specs.row, specs.whole, InitialState(init_specs(specs), specs.whole), *[specs.whole] * 2
+    places: Any = (
+        specs.whole,
+        specs.row,
+        specs.whole,
+        InitialState._make([init_specs(specs), specs.whole]),
+        *[specs.whole] * 2,
+    )
     arguments = key, points, weight_exponent, initial, params, traced
     if not row_loops.is_long(run.work, run.max_steps, mesh):
         return solve_over_rows(_solve, static, mesh, places, (specs.fit, specs.row), *arguments)
-    operands = ((em.TransposedPoints(specs.column, specs.row), specs.whole), specs.row)
+    operands = ((em.TransposedPoints._make([specs.column, specs.row]), specs.whole), specs.row)
     loop = RowLoop(_prepare_over_rows, _begin_over_rows, _step_over_rows, places, operands, specs.whole)
     prepared = loop.prepared(run, *arguments)
     fitted = chunks.best_of_starts(
@@ -265,7 +271,8 @@ def _begin_over_rows(static, operands, key, points, weight_exponent, initial, pa
 
 
 def _step_over_rows(static, operands, points, state):
-    return step(static.vb, *operands, state)
+    samples, prior = operands
+    return step(static.vb, samples, prior, state)
 
 
 def _end_over_rows(static, fitted, operands, traced):

@@ -144,14 +144,14 @@ def run_over_rows(
 def row_loop(mesh: Mesh) -> RowLoop:
     """EM of samples that are spread over the devices of a mesh; its arguments are a key, and points, init, traced."""
     specs = rows_of(mesh)
-    operands = (em.TransposedPoints(specs.column, specs.row), specs.whole)
+    operands = (em.TransposedPoints._make([specs.column, specs.row]), specs.whole)
     arguments = (specs.whole, specs.row, init_specs(specs), specs.whole)
     return RowLoop(_prepare_over_rows, _begin_over_rows, _step_over_rows, arguments, operands, specs.whole)
 
 
 def fit_specs(specs: Rows) -> Fit:
     """Specs of a fit whose state is an `EMRun`."""
-    return specs.fit._replace(state=EMRun(specs.whole, specs.whole, specs.row))
+    return specs.fit._replace(state=EMRun._make([specs.whole, specs.whole, specs.row]))
 
 
 def _prepare_over_rows(static, key, points, init, traced):
@@ -159,7 +159,8 @@ def _prepare_over_rows(static, key, points, init, traced):
 
 
 def _begin_over_rows(static, operands, key, points, init, traced):
-    return _begin(static, points, *operands, init, key), jnp.asarray(traced.tol, points.x.dtype)
+    samples, params = operands
+    return _begin(static, points, samples, params, init, key), jnp.asarray(traced.tol, points.x.dtype)
 
 
 def _step_over_rows(static, samples, params, state):

@@ -302,7 +302,7 @@ def _fit_over_rows(run, key, points, constraints, known, variance, tol, max_step
     arguments = agree_on_key(key, mesh), points, constraints, known, variance, tol, max_steps
     if not row_loops.is_long(run.work, max_steps, mesh):
         return solve_over_rows(_fit, static, mesh, places, specs.fit, *arguments)
-    operands = em.TransposedPoints(specs.column, specs.row), specs.row, specs.whole, specs.whole
+    operands = em.TransposedPoints._make([specs.column, specs.row]), specs.row, specs.whole, specs.whole
     loop = row_loops.loop_of(_start, _step, places, operands, specs.whole)
     prepared = loop.prepared(run, *arguments)
     fitted, _ = loop(run, prepared, *arguments)

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.core import validation
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.core.messages import warn
-from jaxcluster.core.processes import agree_on_key, gather_parts
+from jaxcluster.core.processes import agree_on_key, gather_parts, writes_files
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
 from jaxcluster.deep.inference import check_weights, eval_copy, map_module, weights_of, with_weights
@@ -253,13 +253,14 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         own = [*more, *run.callbacks]
         if self.verbose:
             own.append(ProgressBar(f"{type(self).__name__}: {phase}"))
-        if run.folder is not None and lines:
+        if run.folder is not None and lines and writes_files(self.mesh):
             own.append(JsonLines(run.folder / f"{phase}.jsonl"))
         return own
 
     def _snapshots(self, run: checks.TrainingRun, rows: np.ndarray) -> Snapshots:
         """Callback that records the codes of some samples, and keeps them beside the checkpoints."""
-        return Snapshots(rows, None if run.folder is None else run.folder / "snapshots")
+        folder = None if run.folder is None or not writes_files(self.mesh) else run.folder / "snapshots"
+        return Snapshots(rows, folder)
 
     def _checkpoints(self, run: checks.TrainingRun, phase: str, **more: Any) -> Checkpoints | None:
         if run.folder is None:
