@@ -30,7 +30,7 @@ import jax
 import numpy as np
 
 from jaxcluster import checkpoint, datasets, distributed, sharding
-from jaxcluster.core import chunks, validation
+from jaxcluster.core import validation
 from jaxcluster.core.sources import ArraySource
 from jaxcluster.estimators import ESTIMATORS, load
 from jaxcluster.estimators.registry import one_process_error
@@ -330,8 +330,7 @@ def _fit_part(config: dict[str, Any]) -> None:
     spread = info.takes_mesh and jax.device_count() > 1
     if spread:
         estimator.set_params(mesh=sharding.row_mesh())
-    # One process alone has checkpoints, but for the loops over a mesh.
-    model = _fit_saved(estimator, part, spread) if distributed.count() == 1 else estimator.fit(part)
+    model = _fit_saved(estimator, part)
     if distributed.count() > 1:
         model.labels_ = distributed.gather_rows(model.labels_)
     if spread:
@@ -361,11 +360,8 @@ def _matrix(batch: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.column_stack(list(batch.values()))
 
 
-def _fit_saved(estimator: Any, part: np.ndarray, spread: bool) -> Any:
-    """Fit of one process that reports its checkpoints, and goes on from the newest one after a restart."""
-    takes_folder = "checkpoint_dir" in inspect.signature(estimator.fit).parameters
-    if spread and not takes_folder:
-        return estimator.fit(part)
+def _fit_saved(estimator: Any, part: np.ndarray) -> Any:
+    """Fit that reports its checkpoints, and goes on from the newest one after a restart."""
     with tempfile.TemporaryDirectory() as folder:
         steps = Path(folder) / STEPS
         if (newest := _imported().train.get_checkpoint()) is not None:
@@ -373,22 +369,22 @@ def _fit_saved(estimator: Any, part: np.ndarray, spread: bool) -> Any:
                 if (Path(place) / STEPS).is_dir():
                     shutil.copytree(Path(place) / STEPS, steps)
         report = _reporter(Path(folder), steps)
-        if takes_folder:
+        if "checkpoint_dir" in inspect.signature(estimator.fit).parameters:
             steps.mkdir(exist_ok=True)
             return estimator.fit(part, checkpoint_dir=steps, resume=True, callbacks=[report])
-        with checkpoint.resumable(steps, every_seconds=CHECKPOINT_SECONDS), chunks.watching(report, short=False):
+        with checkpoint.resumable(steps, every_seconds=CHECKPOINT_SECONDS, on_save=report):
             return estimator.fit(part)
 
 
-def _reporter(folder: Path, steps: Path) -> Callable[[Any], None]:
-    """Observer of a fit that reports each new checkpoint of it to Ray."""
+def _reporter(folder: Path, steps: Path) -> Callable[..., None]:
+    """Function without arguments, or of an epoch, that reports a new checkpoint to Ray; every worker calls it."""
     reported = set(steps.rglob("checkpoint-*"))
 
-    def report(progress: Any) -> None:
+    def report(*_: Any) -> None:
         nonlocal reported
         found = set(steps.rglob("checkpoint-*"))
-        if not found <= reported:
-            _report({"checkpoints": len(found)}, folder)
+        if distributed.gather(not found <= reported).any():
+            _report({"checkpoints": len(found)}, folder if distributed.is_first() else None)
         reported = found
 
     return report

@@ -91,7 +91,8 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             code = signals.EXIT_CODES[error.signal if isinstance(error, signals.Stopped) else signal.SIGINT]
-            complain(signals.EXIT_WORDS[code], signals.stop_message(), "yellow")
+            if signals.stop_message():
+                complain(signals.EXIT_WORDS[code], signals.stop_message(), "yellow")
             raise typer.Exit(code) from error
 
 

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from jaxcluster.cli.errors import UserError, one_line
+from jaxcluster.core import signals
 
-ADDRESS = "JAXCLUSTER_ADDRESS"
-"""Environment variable of `jaxcluster.distributed`, whose import takes longer than an error should."""
+ADDRESS, COUNT = "JAXCLUSTER_ADDRESS", "JAXCLUSTER_PROCESSES"
+"""Environment variables of `jaxcluster.distributed`, whose import takes longer than an error should."""
 
 COMPILATION = "/jax/core/compile/"
 """Prefix of the events of JAX that trace, lower and compile a program."""
@@ -83,6 +84,8 @@ def join() -> None:
         distributed.initialize()
     except (ValueError, RuntimeError) as error:
         raise UserError(one_line(error)) from error
+    if not distributed.is_first():
+        signals.set_stop_message("")
 
 
 def versions() -> dict[str, str]:
@@ -165,6 +168,7 @@ def launch(
         raise UserError(f"launch runs fit, and not {command[0]}.")
     if not by_ray and (gpu or restarts):
         raise UserError(f"{'--gpu' if gpu else '--restarts'} is for --ray: without it the processes share the CPU.")
+    signals.set_stop_message("")  # the first process of the job says what it leaves
     try:
         if by_ray:
             from jaxcluster import ray

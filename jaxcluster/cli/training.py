@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import UserError, user_errors
 from jaxcluster.cli.output_dir import read_sealed, write_sealed
+from jaxcluster.cli.runtime import COUNT
 from jaxcluster.core import signals
 from jaxcluster.core.atomic import short_name
 
@@ -226,4 +227,5 @@ def _has_checkpoints(folder: Path) -> bool:
 
 def _resume_command() -> str:
     words = list(runs.ARGV.get())
-    return shlex.join(["jaxcluster", *words, *([] if "--resume" in words else ["--resume"])])
+    launched = ["launch", "--processes", os.environ[COUNT], "--"] if COUNT in os.environ else []
+    return shlex.join(["jaxcluster", *launched, *words, *([] if "--resume" in words else ["--resume"])])

@@ -13,7 +13,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,15 @@ class FitCheckpoints:
     Args:
         folder: for this fit only.
         every_seconds: time between two checkpoints.
+        on_save: called after each checkpoint; None for nothing.
 
     Attributes:
         interrupted: True if a loop was asked to stop.
     """
 
-    def __init__(self, folder: Any, every_seconds: float) -> None:
+    def __init__(self, folder: Any, every_seconds: float, on_save: Callable[[], object] | None = None) -> None:
         self.folder, self.every_seconds, self.interrupted = Path(folder), every_seconds, False
+        self.on_save = on_save
         self._number, self._thread = 0, threading.get_ident()
         self._written_elsewhere = False
         self._begin, self._prepared = time.monotonic(), False
@@ -124,22 +126,30 @@ class LoopCheckpoints:
         """Write a checkpoint, unless there is one after so many steps already."""
         if steps != self._steps:
             self._steps = steps
-            self._checkpoints.save(steps, state, {"steps": steps, **progress})
+            self._write(state, steps, progress)
             self._last = time.monotonic()
+            if self._fit.on_save is not None:
+                self._fit.on_save()
 
     def stop(self, state: Any, steps: int, **progress: Any) -> None:
         """Save a loop that is asked to stop."""
         self._fit.interrupted = True
-        if self._fit.is_long():
+        if self._agree(self._fit.is_long()):
             self.save(state, steps, **progress)
 
     def after_chunk(self, state: Any, steps: int, *, ended: bool = False, **progress: Any) -> None:
         """Save a loop after some steps, if it is time."""
         now = time.monotonic()
-        if not self._fit.is_long():
-            return
-        if now - self._last >= self._fit.every_seconds or (ended and now - self._begin >= LONG_SECONDS):
+        due = now - self._last >= self._fit.every_seconds or (ended and now - self._begin >= LONG_SECONDS)
+        if self._agree(self._fit.is_long() and due):
             self.save(state, steps, **progress)
+
+    def _write(self, state, steps, progress):
+        self._checkpoints.save(steps, state, {"steps": steps, **progress})
+
+    def _agree(self, decision):
+        """What the processes of the fit do, where this one would do so."""
+        return decision
 
 
 class RowLoopCheckpoints(LoopCheckpoints):
@@ -184,10 +194,12 @@ class RowLoopCheckpoints(LoopCheckpoints):
         self._steps = int(from_first(np.int64(self._steps)))
         return jax.tree.map(from_first, zeros if newest is None else newest.state)
 
-    def save(self, state: Any, steps: int, **progress: Any) -> None:
-        """Write a checkpoint, in the first process."""
+    def _write(self, state, steps, progress):
         if writes_files(self._mesh):
-            super().save((self._shared(state), self.tol), steps, **progress)
+            super()._write((self._shared(state), self.tol), steps, progress)
+
+    def _agree(self, decision):
+        return bool(from_first(np.bool_(decision))) if spans_processes(self._mesh) else decision
 
     def _shared(self, fit):
         """A fit without its arrays of the samples."""
@@ -238,12 +250,17 @@ _active: FitCheckpoints | None = None
 
 
 @contextmanager
-def resumable(folder: Any, *, every_seconds: float = 60.0) -> Iterator[None]:
+def resumable(
+    folder: Any, *, every_seconds: float = 60.0, on_save: Callable[[], object] | None = None
+) -> Iterator[None]:
     """Context of one long fit that saves its state in a folder, and goes on from there in another process.
 
     The state, the history, the steps and random keys are saved: every so many seconds, and where Ctrl-C or `SIGTERM`
     ends the fit. The same lines, run again, go on and give the result of a fit that was never stopped. At the end the
     checkpoints are deleted. Fits of less than two seconds are not saved, nor are loops in several threads.
+
+    A fit with ``mesh=`` goes on with any number of devices, and of processes that together have the same samples in the
+    same order. The first process of a job writes the checkpoints and reads them.
 
     Pass an integer as ``random_state``, so that the starts are the same again. A checkpoint of other data (by up to
     1,024 rows) or other options is refused, and so is one whose SHA-256 does not match.
@@ -251,12 +268,13 @@ def resumable(folder: Any, *, every_seconds: float = 60.0) -> Iterator[None]:
     Args:
         folder: for this fit only.
         every_seconds: time between two checkpoints.
+        on_save: called after each checkpoint, by every process of a job.
 
     Raises:
         ValueError: from the fit, for a checkpoint that is refused.
     """
     global _active
-    before, _active = _active, FitCheckpoints(folder, every_seconds)
+    before, _active = _active, FitCheckpoints(folder, every_seconds, on_save)
     try:
         yield
         if not _active.interrupted:

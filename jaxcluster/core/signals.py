@@ -236,7 +236,7 @@ def clear_request() -> None:
 
 
 def set_stop_message(message: str) -> None:
-    """Set the message on what the process leaves if it is stopped from now on."""
+    """Set the message on what the process leaves if it is stopped from now on; "" where another one says so."""
     global _stop_message
     _stop_message = message
 
@@ -247,8 +247,8 @@ def stop_message() -> str:
 
 
 def exit_message(code: int) -> str:
-    """Message of a stopped process: the signal, and what it leaves."""
-    return f"{EXIT_WORDS[code]}: {stop_message()}\n"
+    """Message of a stopped process: the signal, and what it leaves; "" where another one says so."""
+    return f"{EXIT_WORDS[code]}: {stop_message()}\n" if stop_message() else ""
 
 
 class SignalWatcher:
