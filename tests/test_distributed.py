@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import call, read_labels
-from job_problems import PROBLEMS, rows
+from job_problems import PROBLEMS, SAVED, rows, saved_fit, take_small_chunks
 from tolerances import assert_near
 
 from jaxcluster import distributed
+from jaxcluster.core import chunks, loop_checkpoints
+from jaxcluster.sharding import row_mesh
 
 HELPERS = Path(__file__).parent / "helpers"
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(HELPERS), str(Path(__file__).parents[1])])}
 
 
-def test_two_processes_equal_one_until_one_is_killed(tmp_path):
+def test_two_processes_equal_one_until_one_is_killed(tmp_path, monkeypatch):
     """Two processes of two devices each, with 3 and 298 rows."""
     out = tmp_path / "results.npz"
     command = [sys.executable, str(HELPERS / "part_of_a_job.py"), str(out)]
@@ -40,7 +42,18 @@ def test_two_processes_equal_one_until_one_is_killed(tmp_path):
                     np.testing.assert_array_equal(seen, expected, f"{problem} {name}")
                 else:
                     assert_near(seen, expected, "coordinates")
-    assert ended - out.stat().st_mtime < 30
+    assert ended - out.stat().st_mtime < 60
+    # This process, with other devices, goes on where the job was cut: after the two or three steps that were saved.
+    for module, name in ((chunks, "SHORT_WORK"), (chunks, "FIRST_WORK"), (chunks, "CHUNK_SECONDS")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # to be given back
+    monkeypatch.setattr(loop_checkpoints, "LONG_SECONDS", loop_checkpoints.LONG_SECONDS)
+    single, seen = SAVED().fit(x), []
+    take_small_chunks()
+    with saved_fit(f"{out}.steps"), chunks.watching(lambda progress: seen.append(progress.steps)):
+        model = SAVED().set_params(mesh=row_mesh()).fit(x)
+    assert seen[0] in (3, 4)
+    np.testing.assert_array_equal(model.labels_, single.labels_)
+    assert model.n_iter_ == single.n_iter_
 
 
 JOB = """

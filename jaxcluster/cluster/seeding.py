@@ -20,7 +20,7 @@ from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import advance, begin
 from jaxcluster.core.padding import pad_active
-from jaxcluster.core.shard import gather_tables, shard_index, take_row
+from jaxcluster.core.shard import gather_tables, row_numbers, shard_index, take_row
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.nearest import nearest
@@ -226,9 +226,8 @@ def draw_distinct(key: KeyArray, weight: Float[Array, " n"], rows: Any, k: int, 
     """
     n = weight.shape[0]
     shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    # Noise for the samples of all devices, of which each takes its part: sharding changes no draw.
-    noise = jax.random.gumbel(key, (shards * n,), weight.dtype)
-    noise = jax.lax.dynamic_slice_in_dim(noise, shard_index(axis_name) * n, n)
+    # Noise for the samples of all devices, of which each takes its own: sharding changes no draw.
+    noise = jax.random.gumbel(key, (shards * n,), weight.dtype)[row_numbers(weight, axis_name)]
     # log 0 = −inf: a sample of weight 0 is drawn only where fewer than k have any weight.
     score, local = jax.lax.top_k(jnp.log(weight) + noise, min(k, n))
     scores = gather_tables(score, axis_name)

@@ -21,7 +21,7 @@ from jaxcluster.core import validation
 from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.core.processes import localize, replicate, whole
 from jaxcluster.core.sparse_rows import SparseRows, is_sparse
-from jaxcluster.types import Array, Bool, Fit, Int
+from jaxcluster.types import Array, Bool, Fit, Float, Int
 
 ROWS = "rows"
 """Name of the mesh axis of the samples."""
@@ -202,6 +202,20 @@ def _local_fit(fit, key, x, weights, *, k, axis_name, options):
 def shard_index(axis_name: str | None) -> Int[Array, ""]:
     """Index of the shard of this device; 0 without an axis."""
     return jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name)
+
+
+def row_numbers(weight: Float[Array, " n"], axis_name: str | None) -> Int[Array, " n"]:
+    """Number of each sample among all that weigh anything, on all devices; what a random draw may depend on.
+
+    Places would not do: where samples are parts of several processes, each part is padded.
+    """
+    counted = (weight > 0).astype(jnp.int32)
+    number = jnp.cumsum(counted) - counted
+    if axis_name is None:
+        return number
+    counts = gather_tables(jnp.sum(counted)[None], axis_name)
+    before = jnp.arange(counts.shape[0], dtype=jnp.int32) < shard_index(axis_name)
+    return number + jnp.sum(jnp.where(before, counts, 0))
 
 
 def take_row(

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 import jaxcluster as jc
+from jaxcluster.core import chunks, loop_checkpoints
 
 CUT = 3
 """Number of rows of the first process, fewer than there are clusters; the second one has the others."""
@@ -24,6 +25,18 @@ MODELS = {
     "gmm": partial(jc.GaussianMixture, 4, covariance_type="diag", init_params="k-means++", random_state=0),
 }
 """Estimators of jobs with other ways to start."""
+
+
+SAVED = partial(jc.KMeans, 20, init="random", tol=0, n_init=1, random_state=0)
+"""Estimator of a fit of many steps that is saved."""
+
+saved_fit = partial(jc.checkpoint.resumable, every_seconds=0)
+
+
+def take_small_chunks() -> None:
+    """Take one step in a chunk, and save each."""
+    chunks.SHORT_WORK, chunks.FIRST_WORK, chunks.CHUNK_SECONDS = 0, 1, 0.0
+    loop_checkpoints.LONG_SECONDS = 0.0
 
 
 class Results(NamedTuple):

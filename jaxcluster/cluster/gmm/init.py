@@ -18,7 +18,7 @@ from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import validation
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.shard import Rows, shard_index
+from jaxcluster.core.shard import Rows, row_numbers
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import CovarianceType
 from jaxcluster.ops.gaussian.full import factor_dense
@@ -271,10 +271,9 @@ def one_hot_responsibilities(labels: Int[Array, " n"], k: int) -> em.TiledRespon
 
 
 def _random_responsibilities(key, points, k, active, axis_name):
-    """Uniform random responsibilities, drawn for each sample from its global index."""
-    # The key of a sample depends on its index alone: neither padding nor the number of devices changes the draw.
-    n, dtype = points.weight.shape[0], points.x.dtype
-    indices = jnp.arange(n, dtype=jnp.int32) + shard_index(axis_name) * n
+    """Uniform random responsibilities, drawn for each sample from its number."""
+    # The key of a sample depends on its number alone: neither padding nor the number of devices changes the draw.
+    dtype, indices = points.x.dtype, row_numbers(points.weight, axis_name)
 
     def draw(indices):
         keys = jax.vmap(partial(jax.random.fold_in, key))(indices)
