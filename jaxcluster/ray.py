@@ -44,7 +44,7 @@ MODEL, STEPS = "model", "steps"
 """Folders of a checkpoint of Ray: the fitted model, and the checkpoints of a fit that has not ended."""
 
 CHECKPOINT_SECONDS = 60.0
-"""Least time between two checkpoints of a fit of one worker."""
+"""Least time between two checkpoints of a fit that is not of epochs."""
 
 
 def __dir__() -> list[str]:
@@ -83,10 +83,10 @@ def fit(
 
     The job runs on the cluster of ``ray.init`` or RAY_ADDRESS, and on this machine where there is none.
 
-    A worker that is lost ends the others, and the group starts again up to ``max_failures`` times. A fit of several
-    workers then begins again. A fit of one worker goes on from its newest checkpoint, which it reports to Ray every
-    minute: methods of `jaxcluster.checkpoint.resumable` on one device, given an integer as ``random_state``, and deep
-    methods, whose checkpoints are those of their epochs.
+    A worker that is lost ends the others, and the group starts again up to ``max_failures`` times. The fit goes on from
+    its newest checkpoint, which is reported to Ray every minute: k-means and mixtures, with one worker all methods of
+    `jaxcluster.checkpoint.resumable`, given an integer as ``random_state``, and deep methods, whose checkpoints are
+    those of their epochs. Other fits begin again.
 
     Args:
         estimator: not fitted; it is left as it is. For more than one worker its method must take several processes,
