@@ -23,8 +23,9 @@ LIBRARY_PACKAGES = {"jaxcluster", "jax", "sklearn", "joblib", "contextlib", "jax
 INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories of control characters, directions and lone surrogates: a terminal obeys or cannot show them."""
 
-INVALID_IN_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters other than tabs and line breaks, and surrogates, which UTF-8 cannot encode."""
+INVALID_IN_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters other than tabs and line breaks, those that turn the direction of what follows, and surrogates,
+which UTF-8 cannot encode."""
 
 JOINERS = {"\u200c", "\u200d"}
 """Invisible characters that words of some languages need."""

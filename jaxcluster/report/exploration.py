@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxcluster.core.messages import INVALID_IN_HTML
 from jaxcluster.plots.bars import silhouette_values
 from jaxcluster.plots.maps import Plane, nearest_to_median, plane
 from jaxcluster.plots.style import (
@@ -149,7 +150,7 @@ def payload(run: ReportContext, view: View, orders: Mapping[str, np.ndarray]) ->
     # An HTML parser ends a script at "</script", whatever language it holds.
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
+    return INVALID_IN_HTML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _by_use(run: ReportContext, view: View) -> list[Plane]:

@@ -69,10 +69,16 @@ function rowName(row) {
 
 /* Small helpers of the page ------------------------------------------------------------------------------------- */
 
+/* Text with control characters, and those that turn the direction of what follows, as escapes. */
+function visible(text) {
+  const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+  return String(text).replace(hidden, (char) => "\\u" + char.charCodeAt(0).toString(16).padStart(4, "0"));
+}
+
 function element(tag, attributes, text) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes || {})) made.setAttribute(name, value);
-  if (text !== undefined) made.textContent = text;
+  if (text !== undefined) made.textContent = visible(text);
   return made;
 }
 
@@ -447,7 +453,7 @@ function showMap(at) {
   map.at = at;
   const plane = data.maps[at];
   byId("axes").textContent = plane.xlabel
-    ? "Across: " + plane.xlabel + (plane.ylabel ? "; upwards: " + plane.ylabel + "." : ".")
+    ? visible("Across: " + plane.xlabel + (plane.ylabel ? "; upwards: " + plane.ylabel + "." : "."))
     : "The axes have no meaning of their own.";
   home();
 }
@@ -686,7 +692,7 @@ function drawTable() {
         const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
         swatch.style.background = data.clusters[labels[row]].noise ? "var(--noise)" : data.clusters[labels[row]].color;
         made.append(swatch, head.text(row));
-      } else made.textContent = head.text(row);
+      } else made.textContent = visible(head.text(row));
       line.append(made);
     });
     line.addEventListener("pointerenter", () => {
