@@ -14,6 +14,7 @@ NeurIPS 2017, for centers that follow the batches by a moving average.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from jaxcluster.cluster import gmm, soft_kmeans
 from jaxcluster.cluster.gmm.state import covariance_type_named
 from jaxcluster.cluster.seeding import kmeans_plus_plus
 from jaxcluster.core import validation
+from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.types import Array, Float, Int, Points
 
 KINDS = ("soft_kmeans", "gmm")
@@ -63,7 +65,7 @@ class ClusterLayer(nnx.Module):
         kind: "soft_kmeans" or "gmm".
         variance: σ² > 0 of soft k-means (squared units of the features; half of the temperature of its softmax).
         learn_variance: train log σ² as a parameter.
-        covariance: type of the mixture's covariances: "spherical", "diag", "tied" or "full".
+        covariance: type of the mixture's covariances: "spherical", "diag", "tied" or "full"; for "gmm" only.
         fitted: fit each batch; False, for soft k-means only, makes the centers parameters.
         momentum: of the moving average of the running centers, in [0, 1).
         tol, max_steps: of the fit, as in ``soft_kmeans.fit`` and ``gmm.fit``. Gradients are exact only where the fit
@@ -84,19 +86,21 @@ class ClusterLayer(nnx.Module):
         d: int,
         *,
         kind: str = "soft_kmeans",
-        variance: float | None = None,
+        variance: Any = None,
         learn_variance: bool = False,
         covariance: str = "diag",
         fitted: bool = True,
-        momentum: float = 0.9,
-        tol: float = 1e-6,
+        momentum: Any = 0.9,
+        tol: Any = 1e-6,
         max_steps: int = 100,
         use_running_average: bool = False,
         rngs: nnx.Rngs,
     ):
         self.k, self.d = validation.check_count("k", k), validation.check_count("d", d)
         _check_kind(kind, variance, learn_variance, covariance, fitted)
-        if not 0 <= momentum < 1:
+        if not isinstance(rngs, nnx.Rngs):
+            raise TypeError(f"rngs={rngs!r} must be random streams of Flax, such as nnx.Rngs(0).")
+        if validation.check_positive("momentum", momentum, zero=True) >= 1:
             raise ValueError(f"momentum={momentum} must be in [0, 1).")
         validation.check_positive("tol", tol, zero=True)
         self.max_steps = validation.check_count("max_steps", max_steps)
@@ -145,7 +149,7 @@ class ClusterLayer(nnx.Module):
             if self.kind == "gmm":
                 raise ValueError("known is for kind='soft_kmeans'; a mixture computes all of its responsibilities.")
             known = soft_kmeans.check_known(known, z.shape[0], self.k)
-        z = jnp.asarray(z)
+        z = jnp.asarray(z, float_dtype(z.dtype))  # integers too: centers are means
         evaluates = self.use_running_average if use_running_average is None else use_running_average
         if evaluates or not self.fitted:
             return self._predict(z, weights, known)
@@ -235,7 +239,10 @@ def _check_kind(kind, variance, learn_variance, covariance, fitted):
     if kind == "soft_kmeans":
         if variance is None:
             raise ValueError("kind='soft_kmeans' needs variance=, σ² in the units of the features squared.")
-        validation.check_positive("variance", variance)
+        if validation.check_positive("variance", variance) == math.inf:
+            raise ValueError("variance=inf must be finite: all samples would belong to all clusters alike.")
+        if covariance != "diag":
+            raise ValueError(f"covariance={covariance!r} is for kind='gmm': soft k-means has variance=, one number.")
         return
     covariance_type_named(covariance)
     if variance is not None or learn_variance:

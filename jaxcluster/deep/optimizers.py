@@ -115,14 +115,14 @@ def initial_state(optimizer: Any, params: Any) -> Any:
         state = optimizer.init(params)
     except Exception as error:
         raise TypeError(
-            f"the optimizer cannot be used here: its init raised {type(error).__name__}: {error} It is called with the "
+            f"the optimizer cannot be used here: its init raised {_words(error)} It is called with the "
             "parameters of the module."
         ) from error
     try:
         after = jax.eval_shape(attempt, params, state, value)
     except Exception as error:
         raise TypeError(
-            f"the optimizer cannot be used here: its update raised {type(error).__name__}: {error} It is called with "
+            f"the optimizer cannot be used here: its update raised {_words(error)} It is called with "
             "the gradient, its state and the parameters, and with value, grad and value_fn of the batch of the step. "
             "Pass a transformation that needs no more, such as optax.adam(1e-3)."
         ) from error
@@ -184,6 +184,12 @@ def evaluation_params(state: Any, params: Any) -> Any:
             is_leaf=lambda z: isinstance(z, optax.MaskedNode),
         )
     return params
+
+
+def _words(error):
+    """Type and message of an error, as a sentence."""
+    text = f"{type(error).__name__}: {error}".strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _in_dtype_of(new, old):

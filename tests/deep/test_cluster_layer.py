@@ -136,8 +136,27 @@ def test_mistakes_are_named():
         ClusterLayer(2, 2, kind="kmeans", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="fits its own covariances"):
         ClusterLayer(2, 2, kind="gmm", variance=1.0, rngs=nnx.Rngs(0))
+    for mistake, error, message in (
+        ({"momentum": "0.9"}, TypeError, "momentum must be a number"),
+        ({"momentum": np.nan}, ValueError, "momentum=nan must be at least 0"),
+        ({"variance": np.inf}, ValueError, "variance=inf must be finite"),
+        ({"covariance": "full"}, ValueError, "covariance='full' is for kind='gmm'"),
+    ):
+        with pytest.raises(error, match=message):
+            ClusterLayer(2, 2, **{"variance": 0.5, "rngs": nnx.Rngs(0)} | mistake)
     with pytest.raises(ValueError, match="known is for kind='soft_kmeans'"):
         ClusterLayer(2, 2, kind="gmm", rngs=nnx.Rngs(0))(X, known=np.zeros(24, int))
+
+
+@pytest.mark.parametrize("kind", ["soft_kmeans", "gmm"])
+def test_features_may_be_integers(kind):
+    """Counts, such as pixels, have centers between them."""
+    options = {"variance": 0.5} if kind == "soft_kmeans" else {"kind": "gmm"}
+    counts = np.round(10 * np.asarray(X)).astype(np.uint8 if np.min(X) >= 0 else np.int32)
+    of_integers, of_floats = (
+        ClusterLayer(2, 2, **options, rngs=nnx.Rngs(0))(rows) for rows in (counts, counts.astype(np.float32))
+    )
+    np.testing.assert_array_equal(of_integers.centers, of_floats.centers)
 
 
 def test_training_through_the_layer_is_better():
