@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax_switches import IN_64_BITS, STRICT, switched
 from transport_problems import LONG, SHORT, check_marginals, random_clouds, squares
 
 from jaxcluster.cluster import sinkhorn
@@ -107,6 +108,16 @@ def test_row_with_all_costs_infinite():
     assert not np.asarray(sinkhorn.plan_cost(stays, costs))[0].any()
     with pytest.raises(ValueError, match="1 of -infinity, the first for row 1 and column 0"):
         sinkhorn.solve_cost(np.array([[0.0, 1.0], [-np.inf, 1.0]]), epsilon=1.0)
+
+
+def test_gradients_outside_jit_under_the_switches():
+    """There ``jax_debug_nans`` looks at every operation, and concrete weights are in float64."""
+    costs, x = jnp.array([[np.inf, 1.0], [0.5, 2.0]], jnp.float32), jnp.ones((2, 1), jnp.float32)
+    with switched(STRICT | IN_64_BITS):
+        gradient = jax.grad(lambda costs: sinkhorn.solve_cost(costs, epsilon=0.5, num_iters=60).regularized_cost)(costs)
+        jax.eval_shape(jax.grad(lambda x: sinkhorn.divergence(x, x + 1, epsilon=0.5, rho=1.0)), x)
+    # The gradient of the regularized cost is the plan.
+    np.testing.assert_allclose(gradient, [[0, 0.5], [0.5, 0]], atol=1e-3)
 
 
 def test_infinite_epsilon_and_prices(clouds):

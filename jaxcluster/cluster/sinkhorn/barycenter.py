@@ -117,6 +117,8 @@ def divergence(
         jnp.sum(each) if validation.is_traced(each) else np.sum(np.asarray(each, np.float64)) for each in between[2:4]
     ]
     if validation.is_traced(values, masses):
+        # Masses of concrete weights are float64, which strict dtype promotion does not mix with float32.
+        masses = [jnp.asarray(each).astype(values[0].dtype) for each in masses]
         entropy = between.epsilon / 2 * jnp.square(masses[0] - masses[1]) if rho is not None else 0
         return values[0] - (values[1] + values[2]) / 2 + entropy
     _warn_unconverged(between, *within)

@@ -195,8 +195,10 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
         if constants is None:
             constants = jax.lax.stop_gradient(_least_constants(jnp, costs, jnp.ones(n, bool), jnp.ones(m, bool)))
         constants = [jnp.asarray(each).astype(dtype) for each in constants]
-        costs, rest = sum_and_rounding(costs, -constants[0][:, None], -constants[1][None, :])
-        costs = costs + jnp.where(jnp.isfinite(rest), rest, 0)
+        # A forbidden pair is left out before: its rounding is NaN, which jax_debug_nans sees where nothing is compiled.
+        allowed = jnp.isfinite(costs)
+        rounded = sum_and_rounding(jnp.where(allowed, costs, 0), -constants[0][:, None], -constants[1][None, :])
+        costs = jnp.where(allowed, sum(rounded), costs)
     return _in_frame(costs, (), matrix_tile, (n, m), (a, b, epsilon, rho_a, rho_b), constants, exponent, published)
 
 
