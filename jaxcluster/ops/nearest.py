@@ -12,6 +12,9 @@ than `RELATIVE_ERROR` of the value, `refine` computes the distance to the center
 triangle inequality the center is the nearest for certain if it is nearer than half its distance to the next center
 (C. Elkan, Using the triangle inequality to accelerate k-means, ICML 2003). Only the rest is compared with all centers
 by differences. Samples near the origin of a frame need no refinement, and pay one comparison each.
+
+All three lose a center beside a sample far from it: (x − c)² is rounded in proportion to ‖x − c‖², and the distances to
+all centers become equal. `relabel_far` compares these samples by products, rounded in proportion to ‖x − c‖ only.
 """
 
 from __future__ import annotations
@@ -67,6 +70,10 @@ refined. Steps are that wide only while centers make long moves."""
 SELECTION_WORK = 1 << 22
 """Differences up to which all samples are compared, not only those at risk: to select these takes a program that
 compiles for a second, and all take a few milliseconds."""
+
+FAR_RATIO = 2.0**8
+"""Distance of a sample, in diameters of the set of centers, beyond which products tell distances apart better than
+squares. Up to it squares of float32 tell distances apart that differ by one part in 2¹³."""
 
 SEPARATION_TILE = 1 << 22
 """Squared distances between centers that are held at once."""
@@ -171,13 +178,15 @@ def nearest_tile(
     """
     k, d = centers.shape
     if k * d <= UNROLLED_TERMS and not isinstance(x, SparseRows):
-        return _unrolled(x, centers, active, unit)
+        assignment = _unrolled(x, centers, active, unit)
+        return assignment if unit else relabel_far(assignment, x, centers, active=active, whole=True)
     norms = squared_norms(x) if norms is None else norms
     bias = jnp.ones_like(centers[:, 0]) if unit else squared_norms(centers)
     # An inactive center is infinitely far, at no cost to the product.
     bias = bias if active is None else jnp.where(active, bias, jnp.inf)
     assignment = _by_expansion(x, centers, norms, bias, bounds, precision)
-    return refine(assignment, x, centers, norms, active=active, whole=whole)
+    assignment = refine(assignment, x, centers, norms, active=active, whole=whole)
+    return assignment if unit else relabel_far(assignment, x, centers, active=active, whole=whole)
 
 
 def elkan_bounds(
@@ -340,8 +349,12 @@ def refine(
     def exact_error(distance, error):
         return None if error is None else jnp.where(rounded, 16 * jnp.finfo(x.dtype).eps * distance, error)
 
-    small = whole and not isinstance(x, SparseRows) and x.shape[0] * centers.size <= SELECTION_WORK
+    small = whole and _is_small(x, centers)
     return at_most_once(jnp.any(rounded), compare_every_sample if small else compare, Nearest(labels, distance, error))
+
+
+def _is_small(x, centers):
+    return not isinstance(x, SparseRows) and x.shape[0] * centers.size <= SELECTION_WORK
 
 
 def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None = None) -> Float[Array, " k"]:
@@ -383,3 +396,63 @@ def nearest_by_differences(
 
     zero = zeros_like(x[:, 0])
     return jax.lax.fori_loop(0, centers.shape[0], compare, (zero.astype(jnp.int32), zero + infinite))
+
+
+# Samples far from all centers ----------------------------------------------------------------------------------------
+
+
+def relabel_far(
+    assignment: Nearest,
+    x: Rows,
+    centers: Float[Array, "k d"],
+    *,
+    active: Bool[Array, " k"] | None = None,
+    whole: bool = False,
+    costs: Float[Array, "n k"] | None = None,
+) -> Nearest:
+    """Labels of samples beyond `FAR_RATIO`, by products with the differences of centers; constants.
+
+    ‖x − c‖² − ‖x − r‖² = ‖c − r‖² − 2(x − r)·(c − r), with the first active center as r, has no square of x.
+
+    Args:
+        assignment: by squared distances.
+        x, centers, active, whole: as in `nearest_tile`.
+        costs: added to the squared distances, as those of categories are.
+    """
+    labels, distance, x, centers = jax.lax.stop_gradient((assignment.labels, assignment.distance, x, centers))
+    first = 0 if active is None else jnp.argmax(active)
+    reference = jax.lax.dynamic_index_in_dim(centers, first, 0, keepdims=True)
+    offsets = centers - reference
+    offsets = offsets if active is None else jnp.where(active[:, None], offsets, 0)
+    squares = squared_norms(offsets)
+    reach = jnp.max(squares)
+    far = distance > FAR_RATIO**2 * reach
+    far = far if costs is not None else far & (reach > 0)
+    infinite = jnp.asarray(jnp.inf, centers.dtype)
+
+    def nearest_of(rows, costs):
+        rows = 2 * (rows - reference)
+
+        def compare(j, best):
+            labels, least = best
+            value = squares[j] - jnp.sum(rows * jax.lax.dynamic_index_in_dim(offsets, j, 0, keepdims=True), axis=1)
+            value = value if costs is None else value + jax.lax.dynamic_index_in_dim(costs, j, 1, keepdims=False)
+            value = value if active is None else jnp.where(active[j], value, infinite)
+            return jnp.where(value < least, j.astype(jnp.int32), labels), jnp.minimum(value, least)
+
+        zero = zeros_like(rows[:, 0])
+        return jax.lax.fori_loop(0, centers.shape[0], compare, (zero.astype(jnp.int32), zero + infinite))[0]
+
+    def relabel_all(labels):
+        dense: Any = x
+        return jnp.where(far, nearest_of(dense, costs), labels)
+
+    def relabel_rows(index, rows, labels):
+        own = None if costs is None else costs[jnp.minimum(index, len(labels) - 1)]
+        return labels.at[index].set(nearest_of(rows, own), mode="drop")
+
+    def relabel(labels):
+        return fold_selected(far, x, relabel_rows, labels)
+
+    small = whole and _is_small(x, centers)
+    return assignment._replace(labels=at_most_once(jnp.any(far), relabel_all if small else relabel, labels))

@@ -105,8 +105,8 @@ def test_numbers_beyond_float32_become_float64():
 # Nearest centers ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("k", "d", "n"), [(9, 8, 500), (30, 16, 500)])
-@pytest.mark.parametrize("kind", ["near", "far center", "far groups", "tight"])
+@pytest.mark.parametrize(("k", "d", "n"), [(4, 3, 500), (9, 8, 500), (30, 16, 500)])
+@pytest.mark.parametrize("kind", ["near", "far center", "far groups", "tight", "far samples"])
 def test_nearest_centers_are_those_of_float64(kind, k, d, n):
     rng = np.random.default_rng(0)
     centers = 10 * rng.normal(size=(k, d))
@@ -118,6 +118,8 @@ def test_nearest_centers_are_those_of_float64(kind, k, d, n):
     elif kind == "tight":
         centers = 100 + centers * 1e-3
     x = centers[rng.integers(0, k, n)] + rng.normal(size=(n, d)) * (1e-3 if kind == "tight" else 1)
+    if kind == "far samples":  # beside their squares, those of the centers are lost
+        x[::3] *= 10.0 ** rng.integers(3, 12, (len(x[::3]), 1))
     x, centers = x.astype(np.float32), centers.astype(np.float32)
     labels, squares = jax.jit(nearest)(x, centers)
     exact = squared_distances(x, centers)

@@ -99,6 +99,11 @@ def test_separate_clusters_as_in_scikit_learn(blobs, name):
     assert adjusted_rand_score(blobs.y, ours.labels_) == adjusted_rand_score(blobs.y, theirs.labels_) == 1
     # Mini-batch centers are noisy means, so their inertia is a little above the least.
     np.testing.assert_allclose(ours.inertia_, theirs.inertia_, rtol=0.02 if cls is MiniBatchKMeans else 1e-4)
+    if cls is not BisectingKMeans:  # its tree decides
+        # Beside the squares of samples so far away, those of the centers are lost in float32.
+        far = blobs.x.astype(np.longdouble) * 1e9
+        exact = np.square(far[:, None] - ours.cluster_centers_).sum(axis=-1).argmin(axis=1)
+        np.testing.assert_array_equal(ours.predict(far.astype(float)), exact)
 
 
 FUNCTIONS = {

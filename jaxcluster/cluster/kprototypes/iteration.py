@@ -30,7 +30,7 @@ from jaxcluster.core.iterate import advance, begin
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import at_most_once, sqeuclidean
 from jaxcluster.ops.matching import CategorySlots, category_weights, heaviest_categories, mismatches
-from jaxcluster.ops.nearest import tile_size
+from jaxcluster.ops.nearest import Nearest, relabel_far, tile_size
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Points
 
 GAMMA_EXPONENTS = (-100, 100)
@@ -281,7 +281,11 @@ def assign(
         differing = jnp.where(active, differing, points.codes.shape[1])
     # Relative to the fewest mismatches of the row: however large γ is, distances decide where these are equal.
     more = (differing - jnp.min(differing, axis=1, keepdims=True)).astype(squares.dtype)
-    labels = jnp.argmin(squares + factors.gamma * more, axis=1).astype(jnp.int32)
+    costs = jnp.asarray(factors.gamma * more)
+    labels = jnp.argmin(squares + costs, axis=1).astype(jnp.int32)
+    if points.x.shape[1]:
+        own = Nearest(labels, jnp.take_along_axis(squares, labels[:, None], axis=1)[:, 0], None)
+        labels = relabel_far(own, points.x, prototypes.means, active=active, costs=costs).labels
     own = labels[:, None]
     return (
         labels,
