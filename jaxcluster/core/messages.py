@@ -123,7 +123,8 @@ def facts(title: str, rows: Mapping[str, str]) -> str:
         for name, value in rows.items()
         if value
     )
-    return f'<table><caption style="text-align:left">{html.escape(title)}</caption><tbody>{lines}</tbody></table>'
+    caption = f'<caption style="text-align:left">{html.escape(title)}</caption>'
+    return valid_html(f"<table>{caption}<tbody>{lines}</tbody></table>")
 
 
 def sizes_in_words(labels: Any) -> str:

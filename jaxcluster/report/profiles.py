@@ -17,6 +17,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster import metrics, model_selection
+from jaxcluster.core.messages import printable, valid_html
 from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.validation import check_count
@@ -148,12 +149,12 @@ class Profile:
     def __str__(self) -> str:
         from jaxcluster.report.profile_view import as_text
 
-        return as_text(self)
+        return "\n".join(map(printable, as_text(self).split("\n")))
 
     def _repr_html_(self) -> str:
         from jaxcluster.report.profile_view import as_html
 
-        return as_html(self)
+        return valid_html(as_html(self))
 
 
 def profile(

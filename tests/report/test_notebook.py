@@ -24,6 +24,7 @@ from jaxcluster.core.messages import sizes_in_words, sparkline
 from jaxcluster.datasets import Dataset
 from jaxcluster.datasets.scaling import scale
 from jaxcluster.metrics.contingency import narrow_labels
+from jaxcluster.report import profile
 
 EVIL = "<script>window.pwned = 1</script>"
 
@@ -83,6 +84,15 @@ def test_centers_of_scaled_rows_are_in_data_units(rows):
 def test_what_has_no_report_is_refused(model, rows, act, error, message):
     with pytest.raises(error, match=message):
         act(model, rows)
+
+
+def test_names_send_nothing_to_a_terminal_or_page(model, rows):
+    evil = "\x1b[2J\x85\u202e"
+    dataset = Dataset(evil, rows, columns=[evil, "b", "c"])
+    found = profile(model, rows, columns=[evil, "b", "c"], ids=[f"{evil}{i}" for i in range(40)])
+    for shown in (str(found), found._repr_html_(), dataset._repr_html_()):
+        assert "\\u202e" in shown
+        assert not set(evil).intersection(shown).difference("[2J")
 
 
 def test_classes_of_a_table_have_a_report(model, rows):
