@@ -163,7 +163,7 @@ def read_mixed(
     text = [j for j in spec.numeric if kinds[j]]
     if text:
         raise ValueError(
-            f"{name} has text or categories in column {_listed(spec, text)}, which "
+            f"{name} has text or categories in {_listed(spec, text)}, which "
             f"{'was one of numbers in the fit' if like else 'categorical= leaves out'}. "
             f"{'Pass numbers there' if like else 'Name it there, or drop it'}."
         )
@@ -333,7 +333,7 @@ def _numbers(spec, columns, n, name) -> np.ndarray:
     if x.dtype.kind == "f" and np.isinf(x).any():
         bad = [spec.numeric[j] for j in np.flatnonzero(np.isinf(x).any(axis=0))]
         raise ValueError(
-            f"{name} contains {int(np.isinf(x).sum())} infinity values in column {_listed(spec, bad)}. Drop or replace "
+            f"{name} contains {int(np.isinf(x).sum())} infinity values in {_listed(spec, bad)}. Drop or replace "
             "those rows first."
         )
     return x
@@ -369,13 +369,14 @@ def _check_present(spec, numbers, codes, name):
         return
     bad = np.flatnonzero(absent.any(axis=0)).tolist()
     raise ValueError(
-        f"{name} contains {int(absent.sum())} NaN values (missing cells) in column{'s' if len(bad) > 1 else ''} "
+        f"{name} contains {int(absent.sum())} NaN values (missing cells) in "
         f"{_listed(spec, bad)}. Drop or impute those rows first; a category may also be given a word for 'missing'."
     )
 
 
 def _listed(spec, columns):
-    return ", ".join(map(spec.title, columns[:LISTED])) + (" …" if len(columns) > LISTED else "")
+    noun = "column " if len(columns) == 1 else "columns "
+    return noun + ", ".join(map(spec.title, columns[:LISTED])) + (" …" if len(columns) > LISTED else "")
 
 
 def _tell_unseen(spec, new_words, codes, unseen, name):

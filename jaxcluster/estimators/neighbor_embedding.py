@@ -274,12 +274,14 @@ class N2D(ClusterMixin, _MapEstimator):
         self.labels_ = np.array(gmm.predict(self._mixture(), self.embedding_), np.int32)
         if self.status_ == Status.CONVERGED:
             self.status_ = Status(int(fit.status))
-        if self.status_ in (Status.COLLAPSED, Status.EMPTY_CLUSTERS) or np.unique(self.labels_).size < self.n_clusters:
-            warn(
-                f"N2D: the mixture of the map has {np.unique(self.labels_).size} clusters with rows, and n_clusters="
-                f"{self.n_clusters}. Pass fewer clusters, or another random_state.",
-                ConvergenceWarning,
+        occupied = np.unique(self.labels_).size
+        if self.status_ in (Status.COLLAPSED, Status.EMPTY_CLUSTERS) or occupied < self.n_clusters:
+            found = (
+                f"only {occupied} of the n_clusters={self.n_clusters} clusters have rows"
+                if occupied < self.n_clusters
+                else "a component of the mixture of the map has too few different rows for a variance"
             )
+            warn(f"N2D: {found}. Pass fewer clusters, or another random_state.", ConvergenceWarning)
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -78,7 +78,7 @@ def test_new_rows_are_coded_as_those_of_the_fit(table):
 
 def test_columns_are_named_by_position_name_or_mask():
     for categorical in ([0, 1], ["color", "size"], [True, True, False, False, False]):
-        with pytest.raises(ValueError, match="text or categories in column 'grade', 'flag', which categorical= leaves"):
+        with pytest.raises(ValueError, match="categories in columns 'grade', 'flag', which categorical= leaves"):
             read_mixed(arrow(), categorical=categorical)
     numbers = np.array([[1, 0.5], [2, 0.5], [1.0, 0.5]], np.float32)
     columns, cells = read_mixed(numbers, categorical=0)
