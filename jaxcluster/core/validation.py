@@ -63,6 +63,15 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_cluster(name: str, cluster: Any, k: int) -> int:
+    """Check of the number of one of k clusters, from 0 to k − 1, as an int."""
+    if isinstance(cluster, bool) or not isinstance(cluster, (int, np.integer)):
+        raise TypeError(f"{name}={cluster!r} must be a whole number, that of a cluster.")
+    if not 0 <= cluster < k:
+        raise ValueError(f"{name}={cluster} must be from 0 to {k - 1}.")
+    return int(cluster)
+
+
 def check_key(key: Any) -> Published:
     """Check of one random key of JAX, typed or an old-style pair of words."""
     words = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1

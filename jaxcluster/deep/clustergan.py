@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from jaxcluster.cluster import kmeans
@@ -217,7 +216,7 @@ class ClusterGAN(LatentCenters):
         """
         n = validation.check_count("n", n)
         if cluster is not None:
-            self._check_cluster("cluster", cluster)
+            cluster = validation.check_cluster("cluster", cluster, self.n_clusters)
         z, labels = self.draw(key, n, cluster)
         return self.generator(z), labels
 
@@ -230,18 +229,11 @@ class ClusterGAN(LatentCenters):
             ValueError, TypeError: steps below 1 or not an integer; an unknown cluster.
         """
         steps = validation.check_count("steps", steps)
-        self._check_cluster("a", a)
-        self._check_cluster("b", b)
+        a, b = (validation.check_cluster(name, each, self.n_clusters) for name, each in (("a", a), ("b", b)))
         noise = self.deviation * jax.random.normal(key, (1, self.latent), jnp.float32)
         t = jnp.linspace(0, 1, steps, dtype=noise.dtype)[:, None]
         ends = self._cluster_codes().at[:, : self.latent].set(noise)
         return self.generator((1 - t) * ends[a][None] + t * ends[b][None])
-
-    def _check_cluster(self, name, cluster):
-        if isinstance(cluster, bool) or not isinstance(cluster, (int, np.integer)):
-            raise TypeError(f"{name}={cluster!r} must be a whole number, that of a cluster.")
-        if not 0 <= cluster < self.n_clusters:
-            raise ValueError(f"{name}={cluster} must be from 0 to {self.n_clusters - 1}.")
 
 
 def _is_critic(path, value) -> bool:

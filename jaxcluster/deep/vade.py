@@ -126,8 +126,8 @@ class VaDE(ClusteringModule):
             ValueError, TypeError: n below 1 or not an integer; an unknown cluster.
         """
         n, k = validation.check_count("n", n), self.logits.shape[0]
-        if cluster is not None and not 0 <= cluster < k:
-            raise ValueError(f"cluster={cluster} must be from 0 to {k - 1}.")
+        if cluster is not None:
+            cluster = validation.check_cluster("cluster", cluster, k)
         cluster_key, code_key = jax.random.split(key)
         labels = jax.random.categorical(cluster_key, self.prior["log_weights"], shape=(n,))
         if cluster is not None:

@@ -25,6 +25,7 @@ from jaxcluster import (
     SwAV,
     VaDE,
 )
+from jaxcluster.core.validation import check_cluster
 from jaxcluster.deep import nets
 from jaxcluster.estimators.deep.checks import check_image_shape, flat_images
 
@@ -243,3 +244,36 @@ def test_image_shape_with_channels_first_warns():
         check_image_shape((3, 32, 24), 3 * 32 * 24)
     with pytest.raises(ValueError, match="with the channels first"):
         nets.as_images(np.zeros((2, 3, 8, 8)), (8, 8, 3))
+
+
+class OfFunction(nnx.Module):
+    """A network without weights."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x @ np.ones((7, 2), np.float32), r"called with rows of shape \(1, 5\) it raised TypeError"),
+        (lambda x: x, r"gives codes of shape \(1, 5\) for one row, .* Pass latent=5"),
+    ],
+)
+@pytest.mark.parametrize("model", [DEC, SwAV])
+def test_encoders_that_do_not_suit_are_refused(blobs, model, function, message):
+    with pytest.raises(ValueError, match=message):
+        model(2, encoder=OfFunction(function), latent=2, hidden=(8,), batch_size=50).fit(blobs.x)
+
+
+@pytest.mark.parametrize("cluster", [1.0, "a", True, [0, 1]])
+def test_a_cluster_is_a_whole_number(cluster):
+    with pytest.raises(TypeError, match="cluster=.* must be a whole number"):
+        check_cluster("cluster", cluster, 3)
+    for beyond in (-1, 3):
+        with pytest.raises(ValueError, match=f"cluster={beyond} must be from 0 to 2"):
+            check_cluster("cluster", beyond, 3)
+    assert check_cluster("cluster", np.int64(2), 3) == 2

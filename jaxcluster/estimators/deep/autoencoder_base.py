@@ -287,13 +287,11 @@ class AutoencoderClusterer(DeepEstimator):
 
     def _check_networks(self, autoencoder: Autoencoder, rows: np.ndarray) -> None:
         """Raise ValueError if codes or reconstructions have a wrong shape."""
-        one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
-        shown = eval_copy(autoencoder)
-        code = jax.eval_shape(lambda x: latent_mean(shown.encoder(x)), one)
-        self._check_width(code.shape)
-        back = jax.eval_shape(lambda z: shown.decoder(z), code)
-        if back.shape != one.shape:
-            raise ValueError(f"the decoder gives rows of shape {back.shape}, but X has {rows.shape[1]} columns.")
+        d, shown = rows.shape[1], eval_copy(autoencoder)
+        self._check_width(checks.output_shape("encoder", lambda x: latent_mean(shown.encoder(x)), d))
+        back = checks.output_shape("decoder", lambda z: shown.decoder(z), self.latent)
+        if back != (1, d):
+            raise ValueError(f"the decoder gives rows of shape {back}, but X has {rows.shape[1]} columns.")
 
 
 @dataclass(eq=False, repr=False)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 import optax
 from flax import nnx
@@ -438,8 +437,7 @@ class DeepEstimator(NetworkEstimator):
 
     def _check_module(self, module: Any, d: int) -> None:
         # Abstract evaluation: wrong shapes are reported before anything is computed.
-        one = jax.ShapeDtypeStruct((1, d), np.float32)
-        self._check_width(jax.eval_shape(eval_copy(module).features, one).shape)
+        self._check_width(checks.output_shape("encoder", eval_copy(module).features, d))
 
     def _check_params(self, n: int, d: int) -> None:
         super()._check_params(n, d)
@@ -452,9 +450,10 @@ class DeepEstimator(NetworkEstimator):
     def _check_width(self, shape: Sequence[int]) -> None:
         """Raise ValueError unless the encoder maps one sample to a code of shape (1, latent)."""
         if tuple(shape) != (1, self.latent):
+            advice = f"Pass latent={shape[1]}, or another encoder" if len(shape) == 2 else "Pass another encoder"
             raise ValueError(
                 f"the encoder gives codes of shape {tuple(shape)} for one row, but latent={self.latent} asks for "
-                f"(1, {self.latent}). Pass latent={shape[-1]}, or another encoder."
+                f"(1, {self.latent}). {advice}."
             )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -72,6 +73,26 @@ def check_network(name: str, network: Any) -> None:
     if inspect.isclass(network):
         raise TypeError(f"{name} is the class {network.__qualname__}. Pass a network, made with its widths and rngs.")
     raise TypeError(f"{name}={network!r} of type {type(network).__qualname__} must be None or a flax.nnx.Module.")
+
+
+def output_shape(name: str, network: Callable[..., Any], d: int) -> tuple[int, ...]:
+    """Evaluate a network abstractly on one row of d columns.
+
+    Returns:
+        the shape of what it makes of the row.
+
+    Raises:
+        ValueError: it raised an error, such as for another number of columns, or returns no array.
+    """
+    try:
+        made = jax.eval_shape(network, jax.ShapeDtypeStruct((1, d), np.float32))
+    except Exception as error:
+        raise ValueError(
+            f"the {name} cannot be used: called with rows of shape (1, {d}) it raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(made, jax.ShapeDtypeStruct):
+        raise ValueError(f"the {name} returns a {type(made).__name__}, not one array of rows.")
+    return made.shape
 
 
 class TrainingRun(NamedTuple):

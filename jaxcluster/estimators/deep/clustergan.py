@@ -7,7 +7,6 @@ from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 from flax import nnx
 from sklearn.utils.validation import check_is_fitted
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.core import validation
 from jaxcluster.deep import clustergan as nets
 from jaxcluster.deep.clustergan import ClusterGAN as ClusterGANModule
+from jaxcluster.deep.inference import eval_copy
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
@@ -198,13 +198,8 @@ class ClusterGAN(SinglePhaseEstimator, DeepEstimator):
 
 def _check_parts(generator: nnx.Module, critic: nnx.Module, width: int, d: int) -> None:
     """Raise ValueError unless the generator gives samples of d features and the critic one score per sample."""
-
-    def shape_of(module, columns):
-        module = nnx.clone(module)
-        module.eval()
-        return jax.eval_shape(module, jax.ShapeDtypeStruct((1, columns), np.float32)).shape
-
-    made, scored = shape_of(generator, width), shape_of(critic, d)
+    made = checks.output_shape("generator", eval_copy(generator), width)
+    scored = checks.output_shape("critic", eval_copy(critic), d)
     if made != (1, d):
         raise ValueError(f"the generator gives rows of shape {made} for one code, but X has {d} columns.")
     if scored not in ((1,), (1, 1)):

@@ -70,8 +70,6 @@ class VaDE(AutoencoderClusterer):
         """
         check_is_fitted(self)
         n_samples = validation.check_count("n_samples", n_samples)
-        if cluster is not None and not 0 <= cluster < self.n_clusters:
-            raise ValueError(f"cluster={cluster} must be from 0 to {self.n_clusters - 1}.")
         rows, labels = self.module_.sample(as_key(self.random_state), n_samples, cluster)
         return self.scaling_.undo(np.asarray(rows)), np.array(labels)
 
