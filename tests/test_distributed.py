@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import call, read_labels
-from job_problems import PROBLEMS, SAVED, rows, saved_fit, take_small_chunks
+from job_problems import DEEP, PROBLEMS, SAVED, rows, saved_fit, take_small_chunks
 from tolerances import assert_near
 
 from jaxcluster import distributed
@@ -44,6 +44,8 @@ def test_two_processes_equal_one_until_one_is_killed(tmp_path, monkeypatch):
                     assert_near(seen, expected, "coordinates")
     assert ended - out.stat().st_mtime < 60
     # This process, with other devices, goes on where the job was cut: after the two or three steps that were saved.
+    resumed = DEEP().fit(x, checkpoint_dir=f"{out}.deep", resume=True, callbacks=[_not_called])
+    np.testing.assert_array_equal(resumed.labels_, DEEP().fit(x).labels_)
     for module, name in ((chunks, "SHORT_WORK"), (chunks, "FIRST_WORK"), (chunks, "CHUNK_SECONDS")):
         monkeypatch.setattr(module, name, getattr(module, name))  # to be given back
     monkeypatch.setattr(loop_checkpoints, "LONG_SECONDS", loop_checkpoints.LONG_SECONDS)
@@ -54,6 +56,10 @@ def test_two_processes_equal_one_until_one_is_killed(tmp_path, monkeypatch):
     assert seen[0] in (3, 4)
     np.testing.assert_array_equal(model.labels_, single.labels_)
     assert model.n_iter_ == single.n_iter_
+
+
+def _not_called(report):
+    raise AssertionError(f"a finished training took epoch {report.record['epoch']}")
 
 
 JOB = """

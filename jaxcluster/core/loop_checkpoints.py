@@ -148,7 +148,7 @@ class LoopCheckpoints:
         self._checkpoints.save(steps, state, {"steps": steps, **progress})
 
     def _agree(self, decision):
-        """What the processes of the fit do, where this one would do so."""
+        """The decision of all processes of the fit, where this one would decide so."""
         return decision
 
 
@@ -175,6 +175,9 @@ class RowLoopCheckpoints(LoopCheckpoints):
 
         Args:
             like: fit and tolerance of the same shapes.
+
+        Returns:
+            The fit and the tolerance; None without a checkpoint.
         """
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (self._shared(like[0]), like[1]))
         if not spans_processes(self._mesh):

@@ -27,7 +27,7 @@ from jaxcluster.types import Fit, Status
 
 
 class Run(NamedTuple):
-    """What all loops of a fit over a mesh share.
+    """Arguments that all loops of a fit over a mesh share.
 
     Attributes:
         static: hashable options of their parts.

@@ -30,6 +30,18 @@ MODELS = {
 SAVED = partial(jc.KMeans, 20, init="random", tol=0, n_init=1, random_state=0)
 """Estimator of a fit of many steps that is saved."""
 
+DEEP = partial(
+    *(jc.AutoencoderKMeans, 4),
+    hidden=(8,),
+    latent=2,
+    pretrain_epochs=2,
+    batch_size=32,
+    n_init=1,
+    select="trained",
+    random_state=0,
+)
+"""Estimator of a training, whose epochs are saved."""
+
 saved_fit = partial(jc.checkpoint.resumable, every_seconds=0)
 
 
@@ -137,19 +149,7 @@ PROBLEMS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Results]] = {
         "eigenvalues_",
         of_rows=("embedding_",),
     ),
-    "autoencoder-kmeans": estimator(
-        partial(
-            *(jc.AutoencoderKMeans, 4),
-            hidden=(8,),
-            latent=2,
-            pretrain_epochs=2,
-            batch_size=32,
-            n_init=1,
-            select="trained",
-            random_state=0,
-        ),
-        "history_",
-    ),
+    "autoencoder-kmeans": estimator(DEEP, "history_"),
     "transport": transport,
     "silhouettes": silhouettes,
 }

@@ -10,7 +10,7 @@ import signal
 import sys
 
 import numpy as np
-from job_problems import CUT, PROBLEMS, SAVED, rows, saved_fit, take_small_chunks
+from job_problems import CUT, DEEP, PROBLEMS, SAVED, rows, saved_fit, take_small_chunks
 
 from jaxcluster import distributed
 from jaxcluster.core import chunks
@@ -30,6 +30,7 @@ def main(out: str) -> None:
     if distributed.is_first():
         np.savez(out, **written)
     distributed.gather(0)  # the results are written
+    DEEP(mesh=row_mesh()).fit(x[mine], checkpoint_dir=f"{out}.deep")
     take_small_chunks()
     with saved_fit(f"{out}.steps"), chunks.watching(_killed_after_three_steps):
         SAVED().set_params(mesh=row_mesh()).fit(x[mine])
