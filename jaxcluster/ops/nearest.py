@@ -454,5 +454,7 @@ def relabel_far(
     def relabel(labels):
         return fold_selected(far, x, relabel_rows, labels)
 
-    small = whole and _is_small(x, centers)
+    # With few centers in few columns all samples take no longer than the selection of some.
+    few = centers.size <= UNROLLED_TERMS and not isinstance(x, SparseRows)
+    small = whole and (few or _is_small(x, centers))
     return assignment._replace(labels=at_most_once(jnp.any(far), relabel_all if small else relabel, labels))

@@ -90,6 +90,11 @@ def test_responsibilities_are_a_softmax(small):
     powers = np.exp(-((x[:, None] - centers) ** 2).sum(2) / 3)
     responsibilities = soft_kmeans.responsibilities(centers, x, 1.5)
     np.testing.assert_allclose(responsibilities, powers / powers.sum(1, keepdims=True), rtol=1e-4)
+    far = np.float64(1e9) * x
+    powers = (far @ centers.T - np.sum(np.square(centers), axis=1) / 2) / 1e9
+    powers = np.exp(powers - powers.max(axis=1, keepdims=True))
+    responsibilities = soft_kmeans.responsibilities(centers.astype(np.float32), far.astype(np.float32), 1e9)
+    np.testing.assert_allclose(responsibilities, powers / powers.sum(1, keepdims=True), rtol=1e-4)
     hard = soft_kmeans.responsibilities(centers, x, 0.0)
     np.testing.assert_array_equal(np.argmax(hard, 1), kmeans.predict(centers, x))
     twice = soft_kmeans.responsibilities(np.zeros((3, 2)), x, 0.0)

@@ -44,7 +44,7 @@ from jaxcluster.ops.distance import HIGHEST, squared_norms
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, form_of
 from jaxcluster.ops.gaussian.covariance_type import product_over_rows, with_ones
 from jaxcluster.ops.gaussian.diagonal import square_distances
-from jaxcluster.ops.nearest import nearest
+from jaxcluster.ops.nearest import FAR_RATIO, nearest
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points, Published
 
 UNDERFLOW_EXPONENT = 750.0
@@ -441,12 +441,30 @@ def _energy(centers, points, known, variance):
 @persistent_jit
 def _responsibilities(centers, x, variance):
     tile = em.em_tile(em.EMOptions("spherical"), x.shape[0], *centers.shape)
-    distances = distances_to(centers, variance)
+    distances = _relative_distances(centers, variance)
     # The loop in place keeps one copy of the table but has no derivative; `map_rows` has one.
     values = map_in_place(lambda rows: soft_assign(distances(rows.T), variance)[1].T, x, tile)
     return with_derivative_of(partial(_mapped_responsibilities, tile), values, centers, x, variance)
 
 
 def _mapped_responsibilities(tile, centers, x, variance):
-    distances = distances_to(centers, variance)
+    distances = _relative_distances(centers, variance)
     return map_rows(lambda rows: soft_assign(distances(rows.T), variance)[1].T, x, tile=tile)
+
+
+def _relative_distances(centers, variance):
+    """`distances_to` for a softmax: those of a sample far from all centers are less that to the first one.
+
+    Beside the square of such a distance the differences of the others are lost; ‖c − r‖² − 2(x − r)·(c − r) has none.
+    """
+    distances, reference = distances_to(centers, variance), centers[:1]
+    offsets = centers - reference
+    squares = squared_norms(offsets)
+
+    def relative(x):
+        squared = distances(x)
+        products = squares[:, None] - 2 * jnp.matmul(offsets, x - reference.T, precision=HIGHEST)
+        far = jnp.min(squared, axis=0) > FAR_RATIO**2 * jnp.max(squares)
+        return jnp.where(far[None, :], products - jnp.min(products, axis=0)[None, :], squared)
+
+    return relative
