@@ -1,7 +1,8 @@
 """Tries kinds of trouble, part by part: ``python -m bench.reliability --only signals:kmeans "bit flips" --write``.
 
 Prints the table and what was bad; the exit code is 1 if anything was. With ``--write`` each part is recorded as soon as
-it is done, and docs/reliability.md is written from all records, so that a long run may be done in pieces.
+it is done, and docs/reliability.md and docs/devices.md are written from all records, so that a long run may be done in
+pieces.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bench.records import append, published, read
 from bench.reliability.commands import kills, signals, two_at_once
 from bench.reliability.damage import bit_flips, cut_files, full_disks
 from bench.reliability.interrupts import FAMILIES, interrupts
+from bench.reliability.jobs import METHODS, jobs
 from bench.reliability.limits import WORKS, little_memory, many_shapes, service
 from bench.reliability.models import hostile_models
 from bench.reliability.page import FOLDER, markdown, write_page
@@ -33,6 +35,7 @@ KINDS = {
     "kills": Kind(kills, tuple(FITS)),
     "two at once": Kind(two_at_once, tuple(FITS)),
     "Ctrl-C in Python": Kind(interrupts, tuple(FAMILIES)),
+    "jobs": Kind(jobs, METHODS),
     "bit flips": Kind(bit_flips, ("kmeans", "dec")),
     "cut files": Kind(cut_files, ("kmeans", "dec")),
     "full disks": Kind(full_disks, tuple(FITS)),

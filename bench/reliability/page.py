@@ -1,7 +1,8 @@
-"""The tables of docs/reliability.md, from the records."""
+"""The tables of docs/reliability.md, and of faults in docs/devices.md, from the records."""
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,11 @@ from bench.table import _lines, _origin, replaced, size
 WHOLE = "generated"
 """The part of a record that is of a whole kind."""
 
-FOLDER, PAGE = RESULTS / "reliability", ROOT / "docs" / "reliability.md"
+FOLDER, PAGE, JOBS_PAGE = (
+    RESULTS / "reliability",
+    ROOT / "docs" / "reliability.md",
+    ROOT / "docs" / "devices.md",
+)
 
 
 def markdown(kinds: Mapping[str, Mapping[str, int]]) -> str:
@@ -48,6 +53,23 @@ def service_markdown(records: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def jobs_markdown(records: Sequence[Mapping[str, Any]]) -> str:
+    """The table of jobs that lost a process, a row a fault."""
+    tried = sum((Counter(each["counts"]) for each in records), Counter())
+    measured = [each for record in records for each in record["measured"]]
+    titles = "Fault", "Survived", "Steps lost", "Seconds to the end", "Seconds to go on"
+    rows = [titles, ("---", *["---:"] * 4)]
+    for fault in dict.fromkeys(each["fault"] for each in measured):
+        of_fault = [each for each in measured if each["fault"] == fault]
+        ranges = (_range([each[name] for each in of_fault]) for name in ("steps_lost", "end_seconds", "go_on_seconds"))
+        rows.append((fault, str(len(of_fault)), *ranges))
+    return f"{_lines(rows)}\n\nTried {tried.total()}, survived {tried['survived']}."
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):g} ({min(values):g} to {max(values):g})"
+
+
 def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
     """The number of trials by verdict, of all parts of each kind."""
     kinds: dict[str, Counter[str]] = {}
@@ -73,3 +95,6 @@ def write_page() -> None:
     for block, chosen, show in (("shapes", shapes, shapes_markdown), ("service", services, service_markdown)):
         text = replaced(text, f"{_origin(chosen)}\n\n{show(chosen)}" if chosen else "", block)
     PAGE.write_text(text)
+    jobs = [record for record in records if record["case"] == "jobs"]
+    table = f"{_origin(jobs)}\n\n{jobs_markdown(jobs)}" if jobs else ""
+    JOBS_PAGE.write_text(replaced(JOBS_PAGE.read_text(), table, "jobs"))

@@ -202,7 +202,9 @@ def test_directions_have_no_unit(unit_of_rows):
     np.testing.assert_allclose(value, losses.cosface_loss(Z, LABELS, CLASSES), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name_of", [lambda c: 3 * c + 4, lambda c: f"c{c}", lambda c: c + 2**63], ids=str)
+@pytest.mark.parametrize(
+    "name_of", [lambda c: 3 * c + 4, lambda c: f"c{c}", lambda c: c + 2**63], ids=["numbers", "words", "uint64"]
+)
 def test_a_class_has_one_name_in_both_batches(name_of):
     """Labels of a batch and of its references are numbered together, whatever other classes either has."""
     mine, others = np.array([1, 2, 0, 2, -1, 1]), np.array([2, 4, -1, 1])
