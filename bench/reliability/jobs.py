@@ -139,7 +139,8 @@ def _fit(folder, method):
     cuts = [0, *(ROWS * shares // shares[-1])]
     mine = x[cuts[distributed.index()] : cuts[distributed.index() + 1]]
     options = {"random_state": 0, "tol": 0, "max_iter": STEPS, "mesh": jc.sharding.row_mesh()}
-    model = jc.KMeans(2 * CLUSTERS, init="random", **options) if method == "kmeans" else jc.GaussianMixture(9, **options)
+    kmeans = method == "kmeans"
+    model = jc.KMeans(2 * CLUSTERS, init="random", **options) if kmeans else jc.GaussianMixture(9, **options)
     seen = partial(_say, first=distributed.is_first())
     with jc.checkpoint.resumable(folder / "steps", every_seconds=SAVED_SECONDS), chunks.watching(seen):
         labels = distributed.gather_rows(model.fit(mine).labels_)
