@@ -44,6 +44,9 @@ from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, nor
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Status
 
+SORTED_ROWS = 1 << 20
+"""Samples that are sorted at once by their distance."""
+
 
 class StreamedState(NamedTuple):
     """A finished k-means in the caller's units: the fields of `kmeans.KMeansState`."""
@@ -161,7 +164,7 @@ def _run(stream, centers, options, tol, max_steps, watch):
             history.append(float(state.stats.inertia))
     weight, residual = np.asarray(state.stats.weight), np.asarray(_residual(state))
     public = StreamedState(state.centers, np.asarray(inertia), weight, residual)
-    return host_fit(public, (state.labels, unresolved), steps, status, history)
+    return host_fit(public, (state.labels.astype(np.int32), unresolved), steps, status, history)
 
 
 def _status(state, inertia, tol):
@@ -216,18 +219,31 @@ def _relocate(stream, state, options):
     empty = np.flatnonzero(state.stats.weight <= 0)
     if not len(empty):
         return state.stats, state.labels
-    count = min(len(empty), stream.block_rows)
-    _, distance = stream.fold(_distances, state.centers, per_row=(state.labels,))
-    if stream.weights is not None:
-        distance = np.where(stream.weights > 0, distance, -1)
-    farthest = np.argsort(-distance, kind="stable")[:count]
-    farthest = farthest[distance[farthest] > 0]
+    farthest = _farthest(stream, state, min(len(empty), stream.block_rows))
     if not len(farthest):
         return state.stats, state.labels
     labels = state.labels.copy()
     labels[farthest] = empty[: len(farthest)]
     (sums, weight), _ = stream.fold(partial(_sums, options, state.centers.shape[0]), per_row=(labels,))
     return LloydStats(sums, weight, state.stats.inertia), labels
+
+
+def _farthest(stream, state, count):
+    """Indices of at most ``count`` samples that are not at their centers, the farthest first."""
+    _, distance = stream.fold(_distances, state.centers, per_row=(state.labels,))
+    if stream.weights is not None:
+        distance = np.where(stream.weights > 0, distance, -1)
+    farthest = _greatest(distance, count)
+    return farthest[distance[farthest] > 0]
+
+
+def _greatest(values, count):
+    """Indices of the ``count`` greatest values, of equal ones the first; the memory of sorting is that of a part."""
+    found = np.empty(0, np.int64)
+    for start in range(0, len(values), SORTED_ROWS):
+        candidates = np.concatenate([found, np.arange(start, min(start + SORTED_ROWS, len(values)))])
+        found = candidates[np.argsort(-values[candidates], kind="stable")[:count]]
+    return found
 
 
 def _seeds(key, stream, k, name, options):
@@ -291,6 +307,11 @@ def _published(fitted, stream, options):
 # Kernels: one block of samples ----------------------------------------------------------------------------------------
 
 
+def _host_type(k):
+    """Least integer type of k labels: those of all samples are on the host, several times in a step."""
+    return np.min_scalar_type(k - 1) if k <= 1 << 16 else np.int32
+
+
 def _directions(options, points):
     return Points(normalize(points.x), points.weight) if options.spherical else points
 
@@ -303,7 +324,7 @@ def _assign(options: LloydOptions, points: Points, centers: Float[Array, "k d"])
     points = _directions(options, points)
     norms = squared_norms(points.x)
     stats, assignment = lloyd.assignment_step(centers, Samples(points, norms), options=options)
-    return (stats, points.weight @ norms), assignment.labels
+    return (stats, points.weight @ norms), assignment.labels.astype(_host_type(centers.shape[0]))
 
 
 @persistent_jit(static_argnums=0)

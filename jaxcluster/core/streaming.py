@@ -183,10 +183,12 @@ class Stream:
 
     def _scan(self, frame, weight_exponent, rng):
         """The frame, from one pass over the source, which also draws the sample."""
-        counted = np.arange(self.n) if self.weights is None else np.flatnonzero(self.weights)
-        middle = counted[spread_indices(len(counted), sample_size(len(counted), self.d))]
-        size = min(len(counted), SAMPLED_ROWS)
-        drawn = counted if size == len(counted) else np.sort(rng.choice(counted, size, replace=False, shuffle=False))
+        counted = None if self.weights is None else np.flatnonzero(self.weights)
+        total = self.n if counted is None else len(counted)
+        size = min(total, SAMPLED_ROWS)
+        middle = spread_indices(total, sample_size(total, self.d))
+        drawn = np.arange(total) if size == total else np.sort(rng.choice(total, size, replace=False, shuffle=False))
+        middle, drawn = (middle, drawn) if counted is None else (counted[middle], counted[drawn])
         middle_rows, drawn_rows, least, most, start = [], [], np.inf, -np.inf, 0
         observed = np.full(self.d, np.nan)  # the first value of each column: the sample may have none
         for x in self._read():
@@ -294,7 +296,7 @@ class Stream:
         Args:
             kernel: (points, *arguments, *parts of ``per_row``) -> (summary, per-row results), compiled.
             arguments: the same for each block.
-            per_row: tuple of (n_samples,) arrays of which each block gets its part, padded with 0.
+            per_row: tuple of (n_samples,) arrays of which each block gets its part, padded with 0; integers as int32.
 
         Returns:
             The summaries added up in float64, and the per-row results, each (n_samples, …).
@@ -337,6 +339,7 @@ class Stream:
         return self.enter(x, weight, padded_size(len(index)))
 
     def _padded(self, values):
-        padded = np.zeros((self.block_rows, *values.shape[1:]), values.dtype)
+        dtype = np.int32 if values.dtype.kind in "iu" else values.dtype
+        padded = np.zeros((self.block_rows, *values.shape[1:]), dtype)
         padded[: len(values)] = values
         return padded

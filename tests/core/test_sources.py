@@ -8,6 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from jaxcluster import gmm, kmeans
+from jaxcluster.cluster import streamed_kmeans
 from jaxcluster.core import chunks, signals, streaming
 from jaxcluster.core.sources import ArraySource, SourceError
 from jaxcluster.core.streaming import Stream
@@ -173,3 +174,11 @@ def test_integers_that_float64_rounds_are_refused(tmp_path, kind):
         data = tmp_path / "a.parquet"
     with pytest.raises(SourceError, match=r"integers beyond 2\^53, which float64 rounds. Subtract one row"):
         list(scan(data).blocks(4))
+
+
+def test_greatest_values_are_found_in_parts(monkeypatch):
+    values = np.random.default_rng(0).integers(0, 5, 50).astype(np.float32)  # of which many are equal
+    monkeypatch.setattr(streamed_kmeans, "SORTED_ROWS", 7)
+    for count in (1, 9, 60):
+        expected = np.argsort(-values, kind="stable")[:count]
+        np.testing.assert_array_equal(streamed_kmeans._greatest(values, count), expected)
