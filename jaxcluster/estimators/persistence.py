@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import scipy.sparse
 import jaxcluster
 from jaxcluster.core.atomic import replace_dir, short_name
 from jaxcluster.estimators.registry import ESTIMATORS
+from jaxcluster.estimators.saved_code import UntrustedCode, trusting
 from jaxcluster.estimators.serialization import Arrays, decode, encode
 from jaxcluster.types import Status
 
@@ -141,17 +143,24 @@ def _preprocessing() -> Any:
     return importlib.import_module("jaxcluster.preprocessing")  # which imports this module
 
 
-def load(path: str | os.PathLike) -> Any:
+def load(path: str | os.PathLike, *, trusted: Sequence[str] = ()) -> Any:
     """Load the estimator that `save` wrote to the folder ``path``; its predictions are the same to the bit.
 
     Only registered classes are created, and nothing in the files is executed: an untrusted folder gives a model or one
     ValueError. No more is read than the size that the file system states, and nothing outside the folder.
 
+    Args:
+        path: folder of the model.
+        trusted: names of modules and packages of your own. A model with networks or views from them (``encoder=``,
+            ``views=``) holds their import paths and configurations, and loading it imports them. A network has a method
+            ``get_config()`` that returns what its class takes besides ``rngs``, a dict of data and networks. A view is
+            a function of a module, `functools.partial` of one, or a dataclass.
+
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
         ValueError: a file was changed, truncated, or written by a newer or much older version; one that is a link, a
             pipe or a device; parameters that no fit takes; numbers that are no model, such as centers that are not
-            finite. The message names it.
+            finite; a module that is not trusted. The message names it.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -160,7 +169,8 @@ def load(path: str | os.PathLike) -> Any:
     while True:
         before = os.stat(folder)
         try:
-            return _load(folder)
+            with trusting(trusted):
+                return _load(folder)
         except (ValueError, FileNotFoundError):
             # If the model was saved again meanwhile, the files that were read belong to two models: read them again.
             if os.path.samestat(before, os.stat(folder)):
@@ -174,6 +184,8 @@ def _load(folder):
         params = {key: decode(value, arrays) for key, value in content["params"].items()}
         attributes = {key: decode(value, arrays) for key, value in content["attributes"].items()}
         return _rebuild(_class_of(content["estimator"]), params, attributes)
+    except UntrustedCode as error:
+        raise ValueError(f"{folder / MODEL_FILE} {error}") from None
     except _DECODING_ERRORS as error:
         raise ValueError(f"{folder / MODEL_FILE} does not describe an estimator of this version: {error}") from error
 

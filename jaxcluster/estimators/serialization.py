@@ -17,6 +17,7 @@ import scipy.sparse
 from jax.sharding import Mesh
 
 from jaxcluster.core import validation
+from jaxcluster.estimators import saved_code
 from jaxcluster.types import Status
 
 Arrays = dict[str, np.ndarray]
@@ -77,6 +78,14 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
         return {"$random_state": encode(name, value.get_state(legacy=False), arrays)}
     if isinstance(value, (np.ndarray, jax.Array)):
         return _encode_array(name, value, arrays)
+    if callable(value) and name.partition(".")[0] in saved_code.PARAMETERS:
+        if (described := saved_code.describe(value)) is not None:
+            return {"$code": {key: encode(f"{name}.{key}", part, arrays) for key, part in described.items()}}
+        raise TypeError(
+            f"{name} of type {type(value).__name__} cannot be saved: networks need a method get_config() that returns "
+            "what their class takes besides rngs, and views are functions of a module or dataclasses. Their classes "
+            "stand in modules, too."
+        )
     raise TypeError(
         f"{name}={value!r} of type {type(value).__name__} cannot be saved: a model file holds data, not code. Replace "
         "it before saving, for instance set_params(init='k-means++') after a fit with a callable."
@@ -186,4 +195,5 @@ _DECODERS = {
     "$named": _decode_named,
     "$records": _decode_records,
     "$sparse": _decode_sparse,
+    "$code": lambda content, arrays: saved_code.rebuild(content, lambda value: decode(value, arrays)),
 }

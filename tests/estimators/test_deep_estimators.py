@@ -225,22 +225,28 @@ def test_networks_of_images_and_their_moves():
 class Halves(nnx.Module):
     """Someone's own encoder."""
 
-    def __init__(self, rngs):
-        self.layer = nnx.Linear(5, 2, rngs=rngs)
+    def __init__(self, width, *, rngs):
+        self.layer = nnx.Linear(5, width, rngs=rngs)
+
+    def get_config(self):
+        return {"width": self.layer.out_features}
 
     def __call__(self, x):
         return self.layer(x) / 2
 
 
 def test_any_module_may_encode(blobs, tmp_path):
-    encoder = Halves(nnx.Rngs(0))
+    encoder = Halves(2, rngs=nnx.Rngs(0))
     before = np.array(encoder.layer.kernel[...])
     model = IDEC(4, **TINY | {"pretrain_epochs": 0}, encoder=encoder).fit(blobs.x)
     np.testing.assert_array_equal(encoder.layer.kernel[...], before)
     assert isinstance(model.module_.autoencoder.encoder, Halves)
     assert not np.array_equal(model.module_.autoencoder.encoder.layer.kernel[...], before)
-    with pytest.raises(TypeError, match="cannot be saved"):
-        model.save(tmp_path / "model")
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=rf"names Halves of the module {__name__}, .*trusted=\['{__name__}'\]"):
+        load(tmp_path / "model")
+    loaded = load(tmp_path / "model", trusted=[__name__])
+    np.testing.assert_array_equal(loaded.transform(blobs.x), model.transform(blobs.x))
 
 
 def test_layers_may_be_trained_one_by_one(blobs, tmp_path):

@@ -43,6 +43,10 @@ class ConvEncoder(nnx.Module):
         height, width = downsampled_size(self.image_shape[:2], len(channels))
         self.linear = nnx.Linear(height * width * channels[-1], latent, kernel_init=glorot, rngs=rngs)
 
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of a network of the same layers, besides ``rngs``."""
+        return {"image_shape": self.image_shape, "latent": self.linear.out_features, "channels": _channels(self)}
+
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
         """Code of each image, float32."""
         x = x.reshape(x.shape[0], *self.image_shape)
@@ -71,6 +75,11 @@ class ConvDecoder(nnx.Module):
         pairs = itertools.pairwise((*reversed(channels), self.image_shape[2]))
         self.linear = nnx.Linear(latent, math.prod(self.initial_shape), kernel_init=glorot, rngs=rngs)
         self.convolutions = nnx.List([UpsampleConv2x(a, b, kernel_init=glorot, rngs=rngs) for a, b in pairs])
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of a network of the same layers, besides ``rngs``."""
+        channels = tuple(layer.kernel.shape[2] for layer in reversed(self.convolutions))
+        return {"latent": self.linear.in_features, "image_shape": self.image_shape, "channels": channels}
 
     def __call__(self, z: Float[Array, "n l"]) -> Float[Array, "n d"]:
         """Flat image of each code, float32."""
@@ -107,6 +116,10 @@ class ConvNet(nnx.Module):
         self.convolutions = nnx.List([nnx.Conv(a, b, (3, 3), **options) for a, b in pairs])
         self.norms = nnx.List([batch_norm(b, rngs=rngs) for b in channels])
         self.linear = nnx.Linear(channels[-1], validation.check_count("width", width), kernel_init=glorot, rngs=rngs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of a network of the same layers, besides ``rngs``."""
+        return {"image_shape": self.image_shape, "width": self.linear.out_features, "channels": _channels(self)}
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
         """Code of each image, float32."""
@@ -219,10 +232,10 @@ class ResNet(nnx.Module):
         blocks = tuple(validation.check_count("a number of blocks", count) for count in blocks)
         if len(blocks) != len(channels):
             raise ValueError(f"blocks={blocks} must hold one number for each stage, as channels={channels} does.")
-        in_channels = channels[0]
+        in_channels, self.stages = channels[0], tuple(zip(blocks, channels, strict=True))
         self.stem = _convolution(self.image_shape[2], in_channels, rngs=rngs)
         self.blocks = nnx.List()
-        for stage, (count, out_channels) in enumerate(zip(blocks, channels, strict=True)):
+        for stage, (count, out_channels) in enumerate(self.stages):
             for i in range(count):
                 # The first block of a stage halves the image; the first stage keeps it.
                 strides = 2 if stage > 0 and i == 0 else 1
@@ -230,6 +243,12 @@ class ResNet(nnx.Module):
                 in_channels = out_channels
         self.norm = batch_norm(in_channels, rngs=rngs)
         self.linear = nnx.Linear(in_channels, validation.check_count("width", width), kernel_init=glorot, rngs=rngs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of a network of the same layers, besides ``rngs``."""
+        blocks, channels = zip(*self.stages, strict=True)
+        shape, width = self.image_shape, self.linear.out_features
+        return {"image_shape": shape, "width": width, "channels": channels, "blocks": blocks}
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
         """Code of each image, float32."""
@@ -268,3 +287,7 @@ def _convolution(in_channels, out_channels, *, size=3, strides=1, rngs):
     # Without a bias: the normalization after it subtracts it again.
     options = {"strides": strides, "use_bias": False, "conv_general_dilated": convolve, "kernel_init": he}
     return nnx.Conv(in_channels, out_channels, (size, size), **options, rngs=rngs)
+
+
+def _channels(network):
+    return tuple(layer.out_features for layer in network.convolutions)

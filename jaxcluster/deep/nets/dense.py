@@ -48,6 +48,10 @@ class MLP(nnx.Module):
         pairs = itertools.pairwise(self.widths)
         self.layers = nnx.List([nnx.Linear(a, b, kernel_init=kernel_init, rngs=rngs) for a, b in pairs])
 
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of a network of the same layers, besides ``rngs``."""
+        return {"widths": self.widths, "activation": self.activation}
+
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n m"]:
         """Output of the last layer, float32."""
         for layer in self.layers[:-1]:
@@ -76,6 +80,10 @@ class Projector(nnx.Module):
         self.norms = nnx.List([batch_norm(b, rngs=rngs) for _, b in inner])
         self.last = nnx.Linear(*last, kernel_init=glorot, rngs=rngs)
 
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of a network of the same layers, besides ``rngs``."""
+        return {"widths": self.widths}
+
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n m"]:
         """Output of the last layer, float32."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
@@ -95,6 +103,10 @@ class GaussianHead(nnx.Module):
     def __init__(self, width: int, latent: int, *, rngs: nnx.Rngs):
         self.mean = nnx.Linear(width, latent, kernel_init=glorot, rngs=rngs)
         self.log_variance = nnx.Linear(width, latent, kernel_init=glorot, rngs=rngs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of a head of the same widths, besides ``rngs``."""
+        return {"width": self.mean.in_features, "latent": self.mean.out_features}
 
     def __call__(self, features: Float[Array, "n m"]) -> tuple[Float[Array, "n l"], Float[Array, "n l"]]:
         """Gaussian code of each row of features.
@@ -123,6 +135,10 @@ class VariationalEncoder(nnx.Module):
 
     def __init__(self, trunk: nnx.Module, head: nnx.Module, *, activation: Callable[[Any], Any] = jax.nn.relu):
         self.trunk, self.head, self.activation = trunk, head, activation
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of an encoder of the same networks."""
+        return {"trunk": self.trunk, "head": self.head, "activation": self.activation}
 
     def __call__(self, x: Float[Array, "n ..."]) -> tuple[Float[Array, "n l"], Float[Array, "n l"]]:
         """Gaussian code of each sample.

@@ -38,6 +38,15 @@ class Chain:
         if not views or not all(map(callable, views)):
             raise TypeError(f"Chain takes one view or more, each called with a key and rows; got {views}.")
 
+    def get_config(self) -> dict[str, Any]:
+        """The views, as `from_config` takes them."""
+        return {"views": self.views}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Chain:
+        """A chain of views."""
+        return cls(*config["views"])
+
     def __call__(self, key: KeyArray, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
         """Rows after all augmentations."""
         for view, view_key in zip(self.views, jax.random.split(key, len(self.views)), strict=True):

@@ -48,7 +48,8 @@ class AutoencoderClusterer(DeepEstimator):
         hidden: widths of the encoder's hidden layers, mirrored in the decoder. The papers use (500, 500, 2000), which
             takes ten times as long.
         encoder, decoder: any `nnx.Module` from (n, n_features) samples to (n, latent) codes, and from codes to samples,
-            in place of dense layers. They are not changed. A model with one cannot be saved.
+            in place of dense layers. They are not changed. A model with some of your own is saved if they
+            have ``get_config()``; see `jaxcluster.load`.
         image_shape: shape of samples that are flat images: for convolutional networks, and needed by ``augment=True``.
         likelihood: of a sample given its code: "gaussian" (squared error), or "bernoulli" (cross-entropy) for values
             in [0, 1].

@@ -413,7 +413,7 @@ class DeepEstimator(NetworkEstimator):
         hidden: widths of the network's hidden layers.
         latent: dimension of the codes.
         encoder: any `nnx.Module` from scaled samples to codes, in place of the method's own network. It is not changed.
-            A model with one cannot be saved.
+            A model with one of your own is saved if it has ``get_config()``; see `jaxcluster.load`.
         image_shape: (height, width) or (height, width, channels) of samples that are flat images, for convolutional
             networks in place of dense ones.
 

@@ -51,7 +51,7 @@ class ClusterGAN(SinglePhaseEstimator, DeepEstimator):
         encoder, generator, critic: any `nnx.Module` in place of the method's own: from samples to
             (n, latent + n_clusters) codes, the last n_clusters of them logits; from such codes, with one-hots for the
             logits, to scaled samples; and from samples to (n, 1) scores, without batch normalization. They are not
-            changed. A model with one cannot be saved.
+            changed. A model with some of your own is saved if they have ``get_config()``; see `jaxcluster.load`.
         epochs: number of epochs, each of at least 250 steps and one pass over the samples; None for at least 3,000
             steps and 12 epochs.
         batch_size: samples per update; "auto" is 64, or n_samples if that is less.

@@ -134,7 +134,7 @@ class AugmentationEstimator(SinglePhaseEstimator, DeepEstimator):
         views: function from a key and scaled samples to one augmented view or a tuple of views, such as a
             `jaxcluster.deep.views.MultiCrop`. "auto": `jaxcluster.deep.views.image_views` with an ``image_shape``, else
             `table_views`, which swap fewer entries the fewer features there are. None for no augmentation. A model with
-            a function cannot be saved.
+            a function of a module of yours, or a dataclass, is saved; see `jaxcluster.load`.
     """
 
     _: KW_ONLY
