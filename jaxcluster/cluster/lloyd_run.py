@@ -109,6 +109,7 @@ def _step_over_rows(static, samples, constraints, state):
 def _refilled(static, operands, fit):
     """A restored fit with the assignment of the samples to its centers."""
     samples, constraints = operands
+    # The shift and the stability of the last step are restored: an ended loop must take no other.
     state = lloyd.init_state(fit.state.centers, samples, constraints, static.lloyd)
     return fit._replace(state=fit.state._replace(assignment=state.assignment, prev_labels=state.prev_labels))
 

@@ -183,6 +183,7 @@ class RowLoopCheckpoints(LoopCheckpoints):
         if not spans_processes(self._mesh):
             newest = self.newest(zeros)
             return None if newest is None else newest.state
+        # All processes raise what the first one found: the others would wait for it.
         newest, refused = None, np.zeros(MESSAGE_BYTES, np.uint8)
         if jax.process_index() == 0:
             try:

@@ -79,6 +79,7 @@ class RowLoop(NamedTuple):
         places = (self.operands, *self.arguments), (self.fit, rows_of(run.mesh).whole)
         program = self.begin, run.static, run.mesh, *places, operands, *arguments
         saved = self._saved(run)
+        # Shapes alone: a loop that goes on needs no initial centers, which take as long as many steps.
         newest = None if saved is None else saved.newest_of(shapes_over_rows(*program))
         fit, tol = over_rows(*program) if newest is None else self._refilled(run, operands, *newest)
         return self._resume(run, operands, fit, tol, saved), tol
@@ -150,6 +151,7 @@ class RowRunner(chunks.Runner):
     def agree(self, steps: int) -> int:
         """The least number of all processes; a request to stop any of them becomes one to each."""
         self._number = agree_to_stop(self._mesh)
+        # Each process times its chunks, and one that took another number of steps would wait for sums that never come.
         return int(gather(steps).min()) if spans_processes(self._mesh) else steps
 
     def stop_requested(self) -> bool:
@@ -170,6 +172,7 @@ class RowRunner(chunks.Runner):
 def is_long(work: float, max_steps: Any, mesh: Mesh) -> bool:
     """`chunks.is_long` of a fit over a mesh, the same in all of its processes."""
     long = chunks.is_long(work, max_steps)
+    # One process may have observers where the others have none: the first one prints.
     return bool(gather(long).any()) if spans_processes(mesh) else long
 
 
@@ -187,6 +190,7 @@ def digest(mesh: Mesh, x: Any, weights: Any, static: Any, *arrays: Any) -> str:
         return ""
     x, spans = np.asarray(x), spans_processes(mesh)
     counts = gather(len(x)) if spans else np.array([len(x)])
+    # The same samples whatever part each process has, so that the digest is, too.
     chosen = checkpoint.chosen_rows(int(counts.sum())) - (own_rows(mesh, len(x)).start or 0)
     mine = chosen[(chosen >= 0) & (chosen < len(x))]
     weight = np.ones(len(mine)) if weights is None else np.asarray(weights, np.float64)[mine]

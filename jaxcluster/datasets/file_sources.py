@@ -171,6 +171,7 @@ class ParquetFile(RowSource):
             observed = column.drop_null() if column.null_count else column
             _check_exact(observed.to_numpy(zero_copy_only=False), self.dtype, f"{self.name}, {name!r},")
             arrays.append(column.to_numpy(zero_copy_only=False))
+        # Arrow has columns and a block has rows: a few rows of all columns at a time stay in the cache.
         for start in range(0, len(block), CACHED_ROWS):
             part = slice(start, start + CACHED_ROWS)
             for j, column in enumerate(arrays):

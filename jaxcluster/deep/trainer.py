@@ -443,6 +443,7 @@ def _initial_progress(trainer, checkpoints, resume):
     """The progress at the start: none, or that of the newest checkpoint."""
     if checkpoints is None:
         return TrainProgress(trainer.initial_state, None, [], None, False)
+    # A folder that is not shared would have one process go on and the others begin.
     check_equal(checkpoints.numbers(), trainer.rows.mesh, f"checkpoints in {checkpoints.folder}")
     if not checkpoints.any():
         return TrainProgress(trainer.initial_state, None, [], None, False)

@@ -50,8 +50,10 @@ def trusting(modules: Sequence[str]) -> Iterator[None]:
 
 def describe(value: Any) -> dict[str, Any] | None:
     """Import path and configuration of a network or view, for `rebuild`; None for any other value."""
+    # Its function has a path of its own, which is trusted or not like any other.
     if isinstance(value, functools.partial):
         return {"partial": value.func, "args": list(value.args), "keywords": dict(value.keywords)}
+    # Activations are defined in private modules of JAX, whose names change.
     if getattr(jax.nn, getattr(value, "__name__", ""), None) is value:
         return {"path": f"jax.nn:{value.__name__}"}
     if inspect.isclass(value) or not callable(value):

@@ -133,6 +133,7 @@ def run_over_rows(
     def one(key):
         fit, tol = loop(run, operands, key, points, init, traced)
         while True:
+            # As `_with_last_bound` says: after a plateau EM continues.
             fitted, unfinished = over_rows(_last_bound_over_rows, run.static, run.mesh, *places, fit, operands, tol)
             if not unfinished:
                 return fitted
