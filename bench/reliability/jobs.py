@@ -7,6 +7,7 @@ line for each step, and labels.npy in the end.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,10 +49,15 @@ class Job:
     """
 
     def __init__(self, folder: Path, method: str, processes: int) -> None:
-        self._begin, self.pids, self.steps, self.first_step = time.perf_counter(), dict[int, int](), list[int](), 0.0
+        self._begin, self.folder, self.steps, self.first_step = time.perf_counter(), folder, list[int](), 0.0
         self.program = start(folder, method, processes, program=("-m", "bench.reliability.jobs"))
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
+
+    @property
+    def pids(self) -> list[int]:
+        """Processes of the job that have begun."""
+        return [int(file.read_text()) for file in sorted(self.folder.glob("process-*"))]
 
     def wait_for(self, steps: int) -> bool:
         """Wait until it has taken so many steps; False if it ends before."""
@@ -65,7 +71,7 @@ class Job:
         try:
             self.program.wait(patience)
         except subprocess.TimeoutExpired:
-            for pid in (*self.pids.values(), self.program.pid):
+            for pid in (*self.pids, self.program.pid):
                 os.kill(pid, signal.SIGKILL)
             return None
         self._thread.join()
@@ -73,12 +79,10 @@ class Job:
 
     def _read(self):
         for line in self.program.stdout or ():
-            words = line.split()
-            if words[:1] == ["process"]:
-                self.pids[int(words[1])] = int(words[2])
-            elif words[:1] == ["step"]:
+            # Not whole lines alone: the communication between processes prints, too.
+            for step in re.findall(r"step (\d+);", line):
                 self.first_step = self.first_step or time.perf_counter() - self._begin
-                self.steps.append(int(words[1]))
+                self.steps.append(int(step))
 
 
 def jobs(bench: Bench, method: str) -> Iterator[Trial]:
@@ -122,7 +126,7 @@ def main(arguments: Sequence[str]) -> None:
         distributed.launch([sys.executable, "-m", "bench.reliability.jobs", *arguments], int(processes))
         return
     distributed.initialize()
-    print("process", distributed.index(), os.getpid(), flush=True)
+    (Path(folder) / f"process-{distributed.index()}").write_text(str(os.getpid()))
     _fit(Path(folder), method)
 
 
@@ -151,7 +155,7 @@ def _fit(folder, method):
 def _say(progress, *, first):
     if first:
         for step in range(progress.steps - len(progress.objectives) + 1, progress.steps + 1):
-            print("step", step, flush=True)
+            print(f"step {step};", flush=True)
 
 
 if __name__ == "__main__":
