@@ -67,7 +67,8 @@ def jobs_markdown(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _range(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):g} ({min(values):g} to {max(values):g})"
+    span = f" ({min(values):g} to {max(values):g})" if len(values) > 1 else ""
+    return f"{statistics.median(values):g}{span}"
 
 
 def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
