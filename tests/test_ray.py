@@ -17,10 +17,10 @@ from blocks_of_a_job import Blocks
 from command_line import call, read_labels, refuse
 from job_problems import CUT, MODELS, SAVED, rows
 from sklearn.base import clone
+from small_chunks import set_small_chunks
 from tolerances import assert_near
 
 import jaxcluster as jc
-from jaxcluster.core import chunks, loop_checkpoints
 from jaxcluster.estimators import ESTIMATORS
 
 TESTS = Path(__file__).parent
@@ -113,10 +113,7 @@ class Lost(Exception):
 def test_one_worker_goes_on_from_its_checkpoint(name, blobs, monkeypatch, tmp_path):
     """The worker is this process; the checkpoints that it reports are kept in a folder."""
     train = pytest.importorskip("ray.train")
-    monkeypatch.setattr(chunks, "SHORT_WORK", 0)
-    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(chunks, "FIRST_WORK", 1)
-    monkeypatch.setattr(loop_checkpoints, "LONG_SECONDS", 0.0)
+    set_small_chunks(monkeypatch)
     monkeypatch.setattr(jc.ray, "CHECKPOINT_SECONDS", 0.0)
     model = jc.KMeans(12, init="random", tol=0, n_init=1, random_state=0) if name == "kmeans" else jc.DEC(4, **TINY)
     single, kept = clone(model).fit(blobs.x), []

@@ -9,11 +9,12 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from small_chunks import set_small_chunks
 
 import jaxcluster
 from jaxcluster import kmeans
 from jaxcluster.checkpoint import resumable
-from jaxcluster.core import chunks, loop_checkpoints, signals
+from jaxcluster.core import chunks, signals
 from jaxcluster.core.sources import ArraySource
 
 
@@ -25,10 +26,7 @@ def cloud():
 @pytest.fixture(autouse=True)
 def long(monkeypatch):
     """Every fit counts as long, in chunks of a step."""
-    monkeypatch.setattr(chunks, "SHORT_WORK", 0)
-    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(chunks, "FIRST_WORK", 1)
-    monkeypatch.setattr(loop_checkpoints, "LONG_SECONDS", 0.0)
+    set_small_chunks(monkeypatch)
 
 
 def fit(cloud, **options):

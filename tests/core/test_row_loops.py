@@ -9,10 +9,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from small_chunks import set_small_chunks
 
 import jaxcluster as jc
 from jaxcluster.checkpoint import resumable
-from jaxcluster.core import chunks, loop_checkpoints
+from jaxcluster.core import chunks
 from jaxcluster.types import Status
 
 LIMITS = {"tol": 1e-9, "max_steps": 9}
@@ -31,10 +32,7 @@ class Lost(Exception):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Chunks of one step, and a checkpoint after each."""
-    monkeypatch.setattr(chunks, "SHORT_WORK", 0)
-    monkeypatch.setattr(chunks, "FIRST_WORK", 1)
-    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(loop_checkpoints, "LONG_SECONDS", 0.0)
+    set_small_chunks(monkeypatch)
 
 
 def cut_after(calls, seen):
