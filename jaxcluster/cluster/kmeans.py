@@ -203,7 +203,7 @@ def fit_framed(
         in_specs = (specs.whole, specs.row, specs.whole, specs.whole, specs.whole)
         fitted, unresolved = solve_over_rows(_fit, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
     elif mesh is not None:
-        data = row_loops.digest(mesh, x, weights, static, agree_on_key(key, mesh), inside, tol)
+        data = row_loops.digest(mesh, x, (weights,), static, agree_on_key(key, mesh), inside, tol)
         fitted, unresolved = _fit_over_rows(Run(static, mesh, max_steps, work, shown, data), *arguments)
     elif chunks.is_long(runs * work, max_steps, *arguments):
         fitted, unresolved = _fit_in_chunks(static, *arguments, shown)

@@ -176,13 +176,13 @@ def is_long(work: float, max_steps: Any, mesh: Mesh) -> bool:
     return bool(gather(long).any()) if spans_processes(mesh) else long
 
 
-def digest(mesh: Mesh, x: Any, weights: Any, static: Any, *arrays: Any) -> str:
+def digest(mesh: Mesh, x: Any, per_row: tuple[Any, ...], static: Any, *arrays: Any) -> str:
     """Digest of up to 1,024 samples of all processes and of the options of a fit; "" outside of `resumable`.
 
     Args:
         mesh: of the fit.
         x: (n, d) samples of this process.
-        weights: (n,) or None.
+        per_row: (n,) numbers of the samples, such as weights; None stands for 1 each.
         static: options, told by their text.
         arrays: further ones, the same in all processes.
     """
@@ -193,8 +193,8 @@ def digest(mesh: Mesh, x: Any, weights: Any, static: Any, *arrays: Any) -> str:
     # The same samples whatever part each process has, so that the digest is, too.
     chosen = checkpoint.chosen_rows(int(counts.sum())) - (own_rows(mesh, len(x)).start or 0)
     mine = chosen[(chosen >= 0) & (chosen < len(x))]
-    weight = np.ones(len(mine)) if weights is None else np.asarray(weights, np.float64)[mine]
-    sampled = (gather_rows(x[mine]), gather_rows(weight)) if spans else (x[mine], weight)
+    numbers = (np.ones(len(mine)) if each is None else np.asarray(each, np.float64)[mine] for each in per_row)
+    sampled = [gather_rows(part) if spans else part for part in (x[mine], *numbers)]
     content = hashlib.sha256(ADDRESS.sub("", f"{counts.sum()} {x.dtype} {static!r}").encode())
     for array in (*sampled, *jax.tree.leaves(arrays)):
         content.update(np.ascontiguousarray(as_words(array)).tobytes())

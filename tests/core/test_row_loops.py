@@ -53,6 +53,9 @@ def test_other_devices_go_on(name, blobs, key, tmp_path):
         fit(x, mesh=two)
     with pytest.raises(ValueError, match="belongs to another configuration: data and options"), resumable(tmp_path):
         fit(x + 1, mesh=two)
+    if name == "soft_kmeans":
+        with pytest.raises(ValueError, match="belongs to another configuration"), resumable(tmp_path):
+            fit(x, mesh=two, known=np.where(np.arange(299) == 5, 1, -1))
     with resumable(tmp_path, every_seconds=0), chunks.watching(cut_after(99, after)):
         resumed = fit(x, mesh=one)
     assert len(before) == 4

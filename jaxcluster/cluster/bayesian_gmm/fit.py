@@ -224,7 +224,7 @@ def fit_framed(
     arguments = key, points, frame.weight_exponent, initial, prior, traced
     work = static.runs * em.step_work(options, points.x.shape, static.k)
     if mesh is not None:
-        data = row_loops.digest(mesh, x, weights, static, agree_on_key(key, mesh), initial, prior, traced)
+        data = row_loops.digest(mesh, x, (weights,), static, agree_on_key(key, mesh), initial, prior, traced)
         fitted, far = _solve_over_rows(Run(static, mesh, max_steps, work, np.negative, data), *arguments)
     elif chunks.is_long(work, max_steps, *arguments):
         # What observers see is up to a constant, as the last one is.

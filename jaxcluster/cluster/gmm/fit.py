@@ -204,7 +204,7 @@ def fit_framed(
         return -to_data_units(history, n_observed, -1 * ridge.log_jacobian, prepared.frame)
 
     if mesh is not None:
-        data = row_loops.digest(mesh, x, weights, static, agree_on_key(key, mesh), initial, traced)
+        data = row_loops.digest(mesh, x, (weights,), static, agree_on_key(key, mesh), initial, traced)
         solution = _solve_over_rows(Run(static, mesh, max_steps, work, shown, data), *arguments)
     elif steps is None and chunks.is_long(work, max_steps, *arguments):
         solution = solve_in_chunks(static, *arguments, shown)

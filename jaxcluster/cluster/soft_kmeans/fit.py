@@ -117,7 +117,7 @@ def fit(
     known = None if known is None else check_known(known, x.shape[0], k)
     prepared = prepare(x, weights, axis_name=axis_name, mesh=mesh)
     points, frame = prepared.points, prepared.frame
-    known = _padded_known(known, prepared, mesh)
+    own, known = known, _padded_known(known, prepared, mesh)
     variance = variance_in_frame(frame, variance, points.x.dtype)
     padded = padded_number(k, prepared, name, mesh, key, constraints, known, variance, tol, max_steps)
     static = Static(padded or k, name, history_capacity(max_steps), axis_of(mesh) or axis_name)
@@ -125,7 +125,9 @@ def fit(
     work = 4 * points.x.size * static.k  # distances, their exponentials and two sums
     shown = partial(prepared.unscale, length=2, weight=1)
     if mesh is not None:
-        data = row_loops.digest(mesh, x, weights, static, agree_on_key(key, mesh), *arguments[2:3], variance, tol)
+        data = row_loops.digest(
+            mesh, x, (weights, own), static, agree_on_key(key, mesh), *arguments[2:3], variance, tol
+        )
         fitted = _fit_over_rows(Run(static, mesh, max_steps, work, shown, data), *arguments)
     elif chunks.is_long(work, max_steps, *arguments):
         fitted = long_fit(static, *arguments, work=work, max_steps=max_steps, shown=shown)
