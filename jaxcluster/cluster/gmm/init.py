@@ -151,6 +151,9 @@ def center_init(
             None,
             as_array(previous_bound),
         )
+    if init.responsibilities is not None and not getattr(points.x, "is_fully_addressable", True):
+        # Those of this process would stand where the samples of the first one are.
+        raise ValueError("responsibilities as init are for one process: pass means, or the name of a method.")
     r = as_array(init.responsibilities)
     if r is not None:
         r = jnp.pad(r.T, ((0, 0), (0, rows - r.shape[0])))
