@@ -37,7 +37,7 @@ from jaxcluster.core.frame import (
 )
 from jaxcluster.core.messages import warn
 from jaxcluster.core.padding import padded_columns
-from jaxcluster.core.processes import localize, spread
+from jaxcluster.core.processes import is_spread, localize, spread
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.shard import row_sharding
 from jaxcluster.core.sparse_input import check_rows, check_values, pack
@@ -149,7 +149,7 @@ def prepare(
         weights = validation.check_weights(weights, x.shape[0])
     if is_sparse(x):
         return _prepare_sparse(x, weights, frame, unit_rows)
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    if is_spread(x):
         raise ValueError("x is spread over several processes. Fit it inside shard_map, with axis_name=.")
     device = _device_of(x) if isinstance(x, jax.Array) else None
     place = device if mesh is None else row_sharding(mesh)

@@ -125,9 +125,14 @@ def spread(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda leaf: put(leaf, shardings), tree) if one else jax.tree.map(put, tree, shardings)
 
 
+def is_spread(value: Any) -> bool:
+    """True for an array over the devices of several processes; a traced one says nothing of its devices."""
+    return isinstance(value, jax.Array) and not validation.is_traced(value) and not value.is_fully_addressable
+
+
 def whole(value: Any) -> Any:
     """Array with the rows of all processes, in each of them, of one over their devices; every process must call it."""
-    if not isinstance(value, jax.Array) or value.is_fully_addressable:
+    if not is_spread(value):
         return value
     if value.is_fully_replicated:
         return value.addressable_data(0)
@@ -155,7 +160,7 @@ def replicate(value: Any, mesh: Mesh) -> Any:
 
     Arrays over the mesh are returned as they are.
     """
-    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+    if is_spread(value):
         return value
     value = jnp.asarray(value)
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -166,7 +171,7 @@ def replicate(value: Any, mesh: Mesh) -> Any:
 
 def localize(value: Any) -> Any:
     """Rows of this process, of an array with a row for each sample; the whole of one that all processes have."""
-    if not isinstance(value, jax.Array) or value.is_fully_addressable:
+    if not is_spread(value):
         return value
     if value.is_fully_replicated:
         return value.addressable_data(0)

@@ -15,7 +15,7 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, covariance_type_of, enter_means, to_data_units
 from jaxcluster.cluster.lloyd import LloydState, mean_variance
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
-from jaxcluster.core import validation
+from jaxcluster.core import processes, validation
 from jaxcluster.core.compilation import persistent_jit
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import Rows, row_numbers
@@ -151,7 +151,7 @@ def center_init(
             None,
             as_array(previous_bound),
         )
-    if init.responsibilities is not None and not getattr(points.x, "is_fully_addressable", True):
+    if init.responsibilities is not None and processes.is_spread(points.x):
         # Those of this process would stand where the samples of the first one are.
         raise ValueError("responsibilities as init are for one process: pass means, or the name of a method.")
     r = as_array(init.responsibilities)
