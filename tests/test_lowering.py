@@ -58,6 +58,14 @@ def test_a_gradient_lowers_for_every_platform():
     assert_runs_on_a_device(lowered(jax.grad(loss, argnums=(0, 1)), centers, ROWS))
 
 
+def test_losses_of_two_views_lower_for_every_platform():
+    def loss(a, b):
+        names = ("barlow_twins_loss", "vicreg_loss", "negative_cosine_loss", "dino_loss")
+        return sum(getattr(jc.losses, name)(a, b) for name in names)
+
+    assert_runs_on_a_device(lowered(jax.grad(loss), ROWS, ROWS))
+
+
 def test_a_step_over_devices_has_one_collective():
     """A step of k-means adds up sums, weights and inertia of the clusters, and nothing with a row for each sample."""
     mesh, rows = jax.sharding.Mesh(np.array(jax.devices()), ("rows",)), jax.sharding.PartitionSpec("rows")

@@ -89,11 +89,17 @@ IN_ONE_PROGRAM = {
 
 DIFFERENTIABLE = {
     "of_pairs_and_classes": (of_pairs_and_classes, X, CENTERS, np.stack([CENTERS, CENTERS[::-1]], axis=1)),
+    "barlow_twins_loss": (lambda a, b, w: losses.barlow_twins_loss(a, b, weights=w), X, OTHER, WEIGHTS),
     "cluster_contrastive_loss": (losses.cluster_contrastive_loss, HEADS, HEADS[::-1]),
     "cluster_recovery_loss": (partial(losses.cluster_recovery_loss, LABELS), LOGITS),
     "contrastive_loss": (lambda a, b, w: losses.contrastive_loss(a, b, SAME, weights=w), X, OTHER, WEIGHTS),
     "dec_loss": (lambda q, w: losses.dec_loss(q, losses.target_distribution(q), weights=w), RESPONSIBILITIES, WEIGHTS),
     "deep_clustering_loss": (joint, X, CENTERS, LOGITS),
+    "dino_center": (losses.dino_center, LOGITS[0], LOGITS),
+    "dino_loss": (
+        lambda s, t, c, w: losses.dino_loss(s, t, c, teacher_temperature=0.5, weights=w),
+        *(LOGITS, LOGITS[::-1], LOGITS[0], WEIGHTS),
+    ),
     "gradient_penalty": (penalty, X, OTHER),
     "kmeans_loss": (lambda x, c, w: losses.kmeans_loss(x, c, weights=w), X, CENTERS, WEIGHTS),
     "mined_triplet_loss": (lambda z: losses.mined_triplet_loss(z, SOME), X),
@@ -106,6 +112,7 @@ DIFFERENTIABLE = {
     "mixture_nll diag": (partial(losses.mixture_nll, covariance="diag"), X, MIXING, CENTERS, VARIANCES),
     "mixture_nll spherical": (partial(losses.mixture_nll, covariance="spherical"), X, MIXING, CENTERS, VARIANCES[:, 0]),
     "mixture_nll tied": (partial(losses.mixture_nll, covariance="tied"), X, MIXING, CENTERS, COVARIANCES[0]),
+    "negative_cosine_loss": (lambda p, z, w: losses.negative_cosine_loss(p, z, weights=w), X, OTHER, WEIGHTS),
     "noise_recovery_loss": (lambda a, b, w: losses.noise_recovery_loss(a, b, weights=w), X, OTHER, WEIGHTS),
     "nt_xent_loss": (losses.nt_xent_loss, X, OTHER),
     "points_between": (partial(losses.points_between, jax.random.key(1)), X, OTHER),
@@ -132,6 +139,7 @@ DIFFERENTIABLE = {
     "vade_loss": (vade, X, OTHER, THIRD, OTHER, CENTERS, VARIANCES),
     "vade_loss gaussian": (partial(vade, likelihood="gaussian"), X, OTHER, THIRD, OTHER, CENTERS, VARIANCES),
     "vade_responsibilities": (losses.vade_responsibilities, X, LOGITS[0], CENTERS, VARIANCES),
+    "vicreg_loss": (lambda a, b, w: losses.vicreg_loss(a, b, weights=w), X, OTHER, WEIGHTS),
     "wasserstein_critic_loss": (losses.wasserstein_critic_loss, X[:, 0], OTHER[:, 0]),
     "wasserstein_generator_loss": (losses.wasserstein_generator_loss, X[:, 0]),
     "soft_silhouette": (metrics.soft_silhouette, X, RESPONSIBILITIES),

@@ -16,6 +16,13 @@ from jaxcluster.losses.dec import (
 )
 from jaxcluster.losses.graph_cut import soft_ncut
 from jaxcluster.losses.heads import cluster_contrastive_loss, scan_loss, self_label_loss, temi_loss, turtle_loss
+from jaxcluster.losses.joint_embedding import (
+    barlow_twins_loss,
+    dino_center,
+    dino_loss,
+    negative_cosine_loss,
+    vicreg_loss,
+)
 from jaxcluster.losses.kmeans import kmeans_loss, soft_clustering_loss, soft_kmeans_loss
 from jaxcluster.losses.mining import (
     CrossBatchMemory,
@@ -75,6 +82,7 @@ __all__ = [
     "angular_loss",
     "angular_triplets",
     "arcface_loss",
+    "barlow_twins_loss",
     "circle_loss",
     "class_batches",
     "cluster_contrastive_loss",
@@ -84,6 +92,8 @@ __all__ = [
     "count_triplets",
     "dec_loss",
     "deep_clustering_loss",
+    "dino_center",
+    "dino_loss",
     "distance_weighted_negatives",
     "gradient_penalty",
     "kmeans_loss",
@@ -96,6 +106,7 @@ __all__ = [
     "multi_similarity_loss",
     "multi_similarity_pairs",
     "n_pairs_loss",
+    "negative_cosine_loss",
     "negative_mask",
     "noise_recovery_loss",
     "nt_xent_loss",
@@ -123,6 +134,7 @@ __all__ = [
     "turtle_loss",
     "vade_loss",
     "vade_responsibilities",
+    "vicreg_loss",
     "wasserstein_critic_loss",
     "wasserstein_generator_loss",
 ]

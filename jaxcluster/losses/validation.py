@@ -94,6 +94,18 @@ def as_directions(x: Any, *, name: str = "x") -> Float[Array, "n d"]:
     return as_matrix(x, name=name)
 
 
+def as_features(x: Any, *, name: str = "x") -> Float[Array, "n d"]:
+    """`as_matrix` of columns whose origins and units do not matter: those of concrete float64 are removed before."""
+    x = validation.check_matrix(x, name=name)
+    if _exceeds_precision(x):
+        x = np.asarray(x, np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            x = x - _origin(x)
+        largest = np.max(np.where(np.isfinite(x), np.abs(x), 0), axis=0)
+        x = np.ldexp(x, -np.frexp(largest)[1])
+    return as_matrix(x, name=name)
+
+
 def as_floats(x: Any, *, name: str = "x") -> Float[Array, ...]:
     """``x`` as a floating array of any shape.
 
@@ -307,14 +319,19 @@ def _exceeds_precision(x):
     )
 
 
+def _origin(x):
+    """Lower median of up to `ORIGIN_SAMPLES` samples."""
+    sample = x[:: -(-len(x) // ORIGIN_SAMPLES)]
+    # A median, as single far samples do not move it; +inf for NaN, as samples of weight 0 may hold anything.
+    median = np.sort(np.where(np.isfinite(sample), sample, np.inf), axis=0)[(len(sample) - 1) // 2]
+    return np.where(np.isfinite(median), median, 0)
+
+
 def _center_together(arrays):
-    """Subtract one origin, the lower median of up to `ORIGIN_SAMPLES` samples of the first array, from all."""
+    """Subtract one origin, that of the first array, from all."""
     if not validation.is_traced(arrays) and any(_exceeds_precision(array) for array in arrays):
         wide = [np.asarray(array, np.float64) for array in arrays]
-        sample = wide[0][:: -(-len(wide[0]) // ORIGIN_SAMPLES)]
-        # A median, as single far samples do not move it; +inf for NaN, as samples of weight 0 may hold anything.
-        median = np.sort(np.where(np.isfinite(sample), sample, np.inf), axis=0)[(len(sample) - 1) // 2]
-        origin = np.where(np.isfinite(median), median, 0)
+        origin = _origin(wide[0])
         with np.errstate(invalid="ignore", over="ignore"):
             arrays = [array - origin for array in wide]
     with np.errstate(over="ignore"):  # an infinite loss says so

@@ -70,6 +70,14 @@ def ncut(z, other, centers, labels):
     return losses.soft_ncut(jax.nn.softmax(other @ centers.T), affinity)
 
 
+def outputs(which, z):
+    return jnp.asarray(SHARES[which, : z.shape[0], : z.shape[1]], z.dtype)
+
+
+def distillation(z, other, centers, labels):
+    return losses.dino_loss(z + other @ centers.T @ centers, outputs(0, z), outputs(1, z)[0], teacher_temperature=0.5)
+
+
 LOSSES = {
     "contrastive": lambda z, other, centers, labels: losses.contrastive_loss(z, other, labels == 0, margin=3.0),
     "triplet": lambda z, other, centers, labels: losses.triplet_loss(z, other, centers[: z.shape[0]], margin=2.0),
@@ -90,6 +98,10 @@ LOSSES = {
     "swapped": lambda z, other, centers, labels: losses.swapped_prediction_loss(*scores(z, centers), epsilon=0.5),
     "swapped-crops": crops,
     "soft ncut": ncut,
+    "barlow twins": lambda z, other, centers, labels: losses.barlow_twins_loss(z, other @ centers.T @ centers),
+    "vicreg": lambda z, other, centers, labels: losses.vicreg_loss(z / 2, other @ centers.T @ centers / 9),
+    "negative cosine": lambda z, other, centers, labels: losses.negative_cosine_loss(z, outputs(0, z)),
+    "dino": distillation,
 }
 
 EQUAL = np.broadcast_to(Z[0], Z.shape)
@@ -187,7 +199,7 @@ def test_a_parameter_beyond_float32_is_named(number):
         losses.soft_clustering_loss(Z, CENTERS, SHARES[0], temperature=number)
 
 
-@pytest.mark.parametrize("name", ["contrastive", "k-means", "dec", "nt-xent"])
+@pytest.mark.parametrize("name", ["contrastive", "k-means", "dec", "nt-xent", "vicreg", "dino"])
 def test_half_precision_is_summed_in_single(name):
     floats = [jnp.asarray(each, jnp.bfloat16) for each in (Z, OTHER, CENTERS)]
     value = LOSSES[name](*floats, jnp.asarray(MIXED))
@@ -209,6 +221,10 @@ WEIGHTED = {
     ),
     "swapped": lambda z, w: losses.swapped_prediction_loss(*scores(z, jnp.asarray(CENTERS, z.dtype)), weights=w),
     "dec": lambda z, w: losses.dec_loss(z + 5, np.full(z.shape, 1 / D), weights=w),
+    "barlow twins": lambda z, w: losses.barlow_twins_loss(z, z[::-1], weights=w),
+    "vicreg": lambda z, w: losses.vicreg_loss(z / 2, z[::-1], weights=w),
+    "negative cosine": lambda z, w: losses.negative_cosine_loss(z, z[::-1], weights=w),
+    "dino": lambda z, w: losses.dino_loss(z, z[::-1], z[0], weights=w),
 }
 
 
