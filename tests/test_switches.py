@@ -95,6 +95,10 @@ DIFFERENTIABLE = {
     "contrastive_loss": (lambda a, b, w: losses.contrastive_loss(a, b, SAME, weights=w), X, OTHER, WEIGHTS),
     "dec_loss": (lambda q, w: losses.dec_loss(q, losses.target_distribution(q), weights=w), RESPONSIBILITIES, WEIGHTS),
     "deep_clustering_loss": (joint, X, CENTERS, LOGITS),
+    "deep_kmeans_loss": (
+        lambda z, c, a, w: losses.deep_kmeans_loss(z, c, alpha=a, weights=w),
+        *(X, CENTERS, np.array(0.7), WEIGHTS),
+    ),
     "dino_center": (losses.dino_center, LOGITS[0], LOGITS),
     "dino_loss": (
         lambda s, t, c, w: losses.dino_loss(s, t, c, teacher_temperature=0.5, weights=w),

@@ -21,6 +21,7 @@ _OBJECTS = {
     "ContrastiveClustering": "contrastive_clustering",
     "DCN": "latent_kmeans",
     "DEC": "dec",
+    "DKM": "latent_kmeans",
     "DeepCluster": "deepcluster",
     "DeepClusterV2": "deepcluster",
     "DenoisingClustering": "latent_kmeans",

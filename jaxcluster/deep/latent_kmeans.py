@@ -1,7 +1,8 @@
-"""k-means in latent space: on fixed codes, or with codes that are trained for it (DCN, denoising clustering).
+"""k-means in latent space: on fixed codes, or with codes that are trained for it (DCN, DKM, denoising clustering).
 
-Source: B. Yang, X. Fu, N. Sidiropoulos and M. Hong, Towards k-means-friendly spaces: simultaneous deep learning and
-clustering, ICML 2017.
+Sources: B. Yang, X. Fu, N. Sidiropoulos and M. Hong, Towards k-means-friendly spaces: simultaneous deep learning and
+clustering, ICML 2017 (DCN); M. Moradi Fard, T. Thonet and E. Gaussier, Deep k-means: jointly clustering with k-means
+and learning representations, Pattern Recognition Letters 138 (2020) (DKM).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from jaxcluster.cluster import kmeans, soft_kmeans
 from jaxcluster.core import validation
 from jaxcluster.deep.autoencoder import Autoencoder, View, apply_view
 from jaxcluster.deep.protocol import Batch, ClusteringModule, RefreshResult
+from jaxcluster.losses.kmeans import deep_kmeans_loss
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, ArrayLike, Float, Int, KeyArray
 
@@ -140,6 +142,67 @@ class DCN(LatentKMeans):
         self.counts[...] += new.astype(jnp.int32)
         shifts = jnp.matmul(members.T, z, precision=HIGHEST) - new[:, None] * centers
         self.centers[...] = centers + shifts / jnp.maximum(self.counts[...], 1).astype(z.dtype)[:, None]
+
+
+class DKM(LatentKMeans):
+    """Deep k-means: the mean over samples of Σ_j (x_j − x̂_j)² + λ·Σ_j r_j·‖z − c_j‖², r = softmax(−α·‖z − c‖²).
+
+    The loss is smooth, so that network and centers are trained together by its gradient. The larger α, the nearer it is
+    to k-means. With ``annealed`` α begins small: each refresh multiplies it by 2^(1/log(m)²), m = 2, 3, …, which is
+    the published schedule.
+
+    Args:
+        autoencoder: pretrained; all of it is trained.
+        centers: (n_clusters, latent) initial centers.
+        weight: λ >= 0 (units of the reconstruction error per squared unit of the codes).
+        alpha: α > 0 (1/squared unit of the codes), or its largest value.
+        annealed: start from α = 0.1, for networks that were not pretrained.
+        augment: an augmentation of the samples; None for none.
+
+    Raises:
+        ValueError: centers of another shape; a negative weight; an alpha that is not positive.
+    """
+
+    ANNEALED_FROM = 0.1
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        centers: ArrayLike,
+        *,
+        weight: float = 1.0,
+        alpha: float = 1000.0,
+        annealed: bool = False,
+        augment: View | None = None,
+    ):
+        super().__init__(autoencoder, centers)
+        self.centers = nnx.Param(self.centers[...])
+        self.weight = float(validation.check_positive("weight", weight, zero=True))
+        self.largest_alpha = float(validation.check_positive("alpha", alpha))
+        first = min(self.ANNEALED_FROM, self.largest_alpha) if annealed else self.largest_alpha
+        self.alpha, self.refreshes = NonTrainable(jnp.float32(first)), NonTrainable(jnp.int32(0))
+        self.augment = augment
+
+    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
+        """Clusters of all samples; updates the variance within them, and α."""
+        number = self.refreshes[...] + 1
+        grown = self.alpha[...] * jnp.exp2(1 / jnp.square(jnp.log(jnp.maximum(number, 2).astype(jnp.float32))))
+        # The refresh before the first step leaves α where it begins.
+        self.alpha[...] = jnp.where(number > 1, jnp.minimum(grown, self.largest_alpha), self.alpha[...])
+        self.refreshes[...] = number
+        return super().refresh(z, key)
+
+    def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Loss of a batch.
+
+        Returns:
+            The loss, and its terms "reconstruction" and "clustering", the latter without λ.
+        """
+        x = apply_view(self.augment, key, batch.x)
+        z = self.features(x)
+        error = self.autoencoder.error(x, self.autoencoder.decoder(z)) * (x.size // x.shape[0])
+        clustering = deep_kmeans_loss(z, self.centers[...], alpha=self.alpha[...])
+        return error + self.weight * clustering, {"reconstruction": error, "clustering": clustering}
 
 
 class DenoisingClustering(LatentKMeans):

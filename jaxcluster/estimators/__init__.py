@@ -97,6 +97,9 @@ CLASSES = {
     "dcn": ClassEntry(
         "deep.latent_kmeans:DCN", "deep", "deep clustering network: alternating reconstruction and k-means of the codes"
     ),
+    "dkm": ClassEntry(
+        "deep.latent_kmeans:DKM", "deep", "deep k-means: network and centers trained together by a smooth k-means loss"
+    ),
     "vade": ClassEntry(
         "deep.vade:VaDE", "deep", "variational autoencoder with a Gaussian mixture prior; generates rows"
     ),

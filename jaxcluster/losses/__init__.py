@@ -23,7 +23,7 @@ from jaxcluster.losses.joint_embedding import (
     negative_cosine_loss,
     vicreg_loss,
 )
-from jaxcluster.losses.kmeans import kmeans_loss, soft_clustering_loss, soft_kmeans_loss
+from jaxcluster.losses.kmeans import deep_kmeans_loss, kmeans_loss, soft_clustering_loss, soft_kmeans_loss
 from jaxcluster.losses.mining import (
     CrossBatchMemory,
     angular_triplets,
@@ -92,6 +92,7 @@ __all__ = [
     "count_triplets",
     "dec_loss",
     "deep_clustering_loss",
+    "deep_kmeans_loss",
     "dino_center",
     "dino_loss",
     "distance_weighted_negatives",

@@ -1,4 +1,4 @@
-"""Losses of k-means, of soft k-means, and of its responsibilities against a target.
+"""Losses of k-means, of soft k-means and deep k-means, and of responsibilities against a target.
 
 >>> import numpy as np
 >>> float(kmeans_loss(np.array([[0.0], [3.0]]), np.array([[1.0]])))
@@ -6,7 +6,8 @@
 
 Sources: S. Lloyd, Least squares quantization in PCM, IEEE Trans. Information Theory 28 (1982); C. M. Bishop, Pattern
 Recognition and Machine Learning (2006), 9.3.2, for soft k-means; S. Kullback and R. A. Leibler, On information and
-sufficiency, Annals of Mathematical Statistics 22 (1951).
+sufficiency, Annals of Mathematical Statistics 22 (1951); M. Moradi Fard, T. Thonet and E. Gaussier, Deep k-means:
+jointly clustering with k-means and learning representations, Pattern Recognition Letters 138 (2020).
 """
 
 from __future__ import annotations
@@ -89,6 +90,39 @@ def soft_kmeans_loss(
     # sample is 0 for all centers, and its logarithm infinite.
     energy, _ = soft_assign(excess.T, jnp.asarray(variance, x.dtype))
     return reduce(jnp.sum(jnp.square(x - nearest_center), axis=1) + energy, reduction, weights=weights)
+
+
+def deep_kmeans_loss(
+    z: Any, centers: Any, *, alpha: Any = 1000.0, weights: Any = None, reduction: str = "mean"
+) -> Float[Array, "*n"]:
+    """Σ_j r_j·‖z − μ_j‖² of each sample (data units²), r = softmax(−α·‖z − μ‖²): the clustering term of deep k-means.
+
+    As α → ∞ it tends to `kmeans_loss`. It is smooth in samples and centers, and the gradient goes through r too.
+
+    Args:
+        z: (n_samples, n_features) embeddings.
+        centers: (n_clusters, n_features) μ.
+        alpha: α > 0 (1/data units²), inverse temperature of the softmax. Traced, differentiable.
+        weights: (n_samples,) >= 0, or None for 1 each.
+        reduction: "mean" (per sample), "sum", or "none" for (n_samples,) terms.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or weights, an alpha that is not positive, an unknown reduction.
+
+    Source: M. Moradi Fard, T. Thonet and E. Gaussier, Deep k-means: jointly clustering with k-means and learning
+    representations, Pattern Recognition Letters 138 (2020).
+    """
+    z, centers = as_samples(z=z, centers=centers)
+    alpha = as_positive("alpha", alpha, z.dtype)
+    weights = as_weights(weights, z.shape[0])
+    z = zero_unweighted(z, weights)
+    nearest_center, excess = _excess_over_nearest(z, centers)
+    responsibilities = jax.nn.softmax(-alpha * excess, axis=1)
+    # The responsibilities sum to 1, so the least squared distance is a term of its own, and the rest is of the excess.
+    # A center that is infinitely far has responsibility 0, and 0·∞ would be NaN.
+    excess = jnp.where(responsibilities > 0, excess, 0)
+    least = jnp.sum(jnp.square(z - nearest_center), axis=1)
+    return reduce(least + jnp.sum(responsibilities * excess, axis=1), reduction, weights=weights)
 
 
 def soft_clustering_loss(

@@ -12,6 +12,7 @@ from jaxcluster import kmeans, losses, soft_kmeans
 from jaxcluster.deep import (
     DCN,
     DEC,
+    DKM,
     IDEC,
     Autoencoder,
     Batch,
@@ -33,7 +34,7 @@ CENTERS = RNG.normal(size=(K, L)).astype(np.float32)
 KEY = jax.random.key(5)
 SHARES = np.array([0.5, 0.3, 0.2], np.float32)
 VARIANCES = np.array([[0.5, 1], [1, 2], [0.3, 0.2]], np.float32)
-METHODS = ("DEC", "IDEC", "DCN", "denoising", "VaDE")
+METHODS = ("DEC", "IDEC", "DCN", "DKM", "denoising", "VaDE")
 
 
 class Watched(DEC):
@@ -74,6 +75,8 @@ def make(name):
         return IDEC(autoencoder(), CENTERS, gamma=0.5)
     if name == "DCN":
         return DCN(autoencoder(), CENTERS, jnp.full(K, 4), weight=0.5)
+    if name == "DKM":
+        return DKM(autoencoder(), CENTERS, weight=0.5, alpha=1.0, annealed=True)
     if name == "denoising":
         return DenoisingClustering(autoencoder(noise=views.Masking(0.25)), CENTERS, weight=0.3)
     return VaDE(variational(), SHARES, CENTERS, VARIANCES)
@@ -202,6 +205,23 @@ def test_centers_of_dcn_move_by_their_rule_alone(trained):
     assert "centers" in rest
 
 
+def test_deep_k_means_is_its_formula_with_annealing():
+    module = make("DKM")
+    alpha = 0.1
+    for number in (1, 2, 3, 4):
+        module.refresh(module.features(ROWS), KEY)
+        alpha = min(1.0, alpha * 2 ** (1 / np.log(number) ** 2)) if number > 1 else alpha
+        np.testing.assert_allclose(module.alpha[...], alpha, rtol=1e-5)
+        z, back = numbers(module, X)
+        squares = np.sum((z[:, None] - CENTERS) ** 2, axis=2)
+        shares = np.exp(-module.alpha[...] * (squares - squares.min(axis=1, keepdims=True)))
+        clustering = np.mean(np.sum(shares * squares, axis=1) / shares.sum(axis=1))
+        loss, record = module.loss(Batch(ROWS), KEY)
+        np.testing.assert_allclose(record["clustering"], clustering, rtol=1e-4)
+        np.testing.assert_allclose(loss, np.mean(np.sum((X - back) ** 2, axis=1)) + 0.5 * clustering, rtol=1e-5)
+    assert "centers" in nnx.split(module, nnx.Param, ...)[1]
+
+
 def test_denoising_clustering_is_its_formula():
     module = make("denoising")
     z = module.features(ROWS)
@@ -311,7 +331,7 @@ def test_what_the_modules_refuse():
         DEC(autoencoder(), CENTERS, alpha=0)
     with pytest.raises(ValueError, match="gamma=-1 must be at least 0"):
         IDEC(autoencoder(), CENTERS, gamma=-1)
-    for method, more in ((DCN, [np.ones(K)]), (DenoisingClustering, [])):
+    for method, more in ((DCN, [np.ones(K)]), (DKM, []), (DenoisingClustering, [])):
         with pytest.raises(ValueError, match="weight=-1 must be at least 0"):
             method(autoencoder(), CENTERS, *more, weight=-1)
     with pytest.raises(ValueError, match=r"need weights of shape \(3,\) and variances of \(3, 2\), got \(2,\)"):

@@ -86,6 +86,7 @@ MODULES = {
     "DEC": lambda: deep.DEC(autoencoder(), CENTERS),
     "IDEC": lambda: deep.IDEC(autoencoder(), CENTERS),
     "Joint": lambda: deep.JointClustering(autoencoder(), CENTERS),
+    "DKM": lambda: deep.DKM(autoencoder(), CENTERS, annealed=True),
     "DCN": lambda: deep.DCN(autoencoder(), CENTERS, np.full(K, 4)),
     "Denoising": lambda: deep.DenoisingClustering(autoencoder(noise=views.Masking(0.2)), CENTERS),
     "VaDE": lambda: deep.VaDE(variational(), SHARES, CENTERS, SPREADS, residual=0.5),

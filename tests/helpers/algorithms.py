@@ -161,7 +161,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dbscan": {"eps": 3.0, "min_samples": 5},
     "optics": {"cluster_method": "dbscan", "eps": 3.0},
     "hdbscan": {"min_cluster_size": 20},
-    **dict.fromkeys(("autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"), AUTOENCODER),
+    **dict.fromkeys(("autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "dkm", "vade"), AUTOENCODER),
     "clustergan": {**SINGLE_PHASE, "latent": 4, "learning_rate": 0.002, "critic_steps": 3, "epochs": 4},
     "deepcluster": {**SINGLE_PHASE, "latent": 8, "update_interval": 20, "epochs": 6},
     "swav": {**SINGLE_PHASE, "latent": 8, "projection": None, "n_prototypes": 12, "freeze_steps": 10, "epochs": 6},

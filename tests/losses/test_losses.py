@@ -88,6 +88,7 @@ LOSSES = {
     "supervised": lambda z, other, centers, labels: losses.supervised_contrastive_loss(z, labels, temperature=0.5),
     "k-means": lambda z, other, centers, labels: losses.kmeans_loss(z, centers),
     "soft k-means": lambda z, other, centers, labels: losses.soft_kmeans_loss(z, centers, variance=0.7),
+    "deep k-means": lambda z, other, centers, labels: losses.deep_kmeans_loss(z, centers, alpha=0.7),
     "soft clustering": soft_target,
     "joint": joint,
     "dec": dec,

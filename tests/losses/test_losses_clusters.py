@@ -71,6 +71,14 @@ def test_soft_k_means_without_variance_is_k_means():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), hard, soft)
 
 
+@pytest.mark.parametrize("alpha", [0.3, 1000.0])
+def test_deep_k_means_is_the_formula(alpha):
+    powers = np.exp(-alpha * (SQUARES - SQUARES.min(axis=1, keepdims=True)))
+    terms = np.sum(powers * SQUARES, axis=1) / powers.sum(axis=1)
+    x, centers = narrow(X, CENTERS)
+    check_reductions(lambda **options: losses.deep_kmeans_loss(x, centers, alpha=alpha, **options), terms)
+
+
 def test_a_fit_of_soft_k_means_has_gradient_zero(key):
     fit = soft_kmeans.fit(key, X.astype(np.float32), 2, variance=0.5, tol=0.0)
     grad = jax.grad(lambda centers: losses.soft_kmeans_loss(X.astype(np.float32), centers, variance=0.5))

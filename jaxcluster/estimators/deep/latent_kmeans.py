@@ -1,4 +1,4 @@
-"""k-means in a latent space: `AutoencoderKMeans`, `DCN` and `DenoisingAutoencoderClustering`."""
+"""k-means in a latent space: `AutoencoderKMeans`, `DCN`, `DKM` and `DenoisingAutoencoderClustering`."""
 
 from __future__ import annotations
 
@@ -88,6 +88,43 @@ class DCN(ResettingClusterer):
 
     def _make(self, autoencoder, start):
         return deep.DCN(autoencoder, start["centers"], start["counts"], weight=self.weight, augment=self._view())
+
+
+@register("dkm")
+@dataclass(eq=False, repr=False, kw_only=True)
+class DKM(ResettingClusterer):
+    """Deep k-means: reconstruction and a smooth k-means loss of the codes, which trains network and centers together.
+
+    Minimizes Σ_j (x_j − x̂_j)² + λ·Σ_j r_j·‖z − c_j‖², the mean over samples, with r = softmax(−α·‖z − c‖²).
+
+    Args:
+        n_clusters: number of clusters.
+        weight: λ, weight of the clustering term.
+        alpha: α > 0, inverse temperature of the soft clusters (1/squared unit of the codes).
+        annealed: increase α from 0.1 up to ``alpha``, a step each epoch; for few ``pretrain_epochs``, or none.
+        reset_interval, reset_keep: see `ResettingClusterer`.
+        hidden, latent, …: see `AutoencoderClusterer`.
+
+    Attributes:
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
+
+    Source: M. Moradi Fard, T. Thonet and E. Gaussier, Deep k-means: jointly clustering with k-means and learning
+    representations, Pattern Recognition Letters 138 (2020).
+    """
+
+    weight: float = 1.0
+    alpha: float = 1000.0
+    annealed: bool = False
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_number("weight", self.weight, zero=True)
+        checks.check_number("alpha", self.alpha)
+        checks.check_flag("annealed", self.annealed)
+
+    def _make(self, autoencoder, start):
+        options = {"weight": self.weight, "alpha": self.alpha, "annealed": self.annealed, "augment": self._view()}
+        return deep.DKM(autoencoder, start["centers"], **options)
 
 
 @register("denoising-clustering")
