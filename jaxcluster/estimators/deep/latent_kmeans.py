@@ -101,7 +101,8 @@ class DKM(ResettingClusterer):
         n_clusters: number of clusters.
         weight: λ, weight of the clustering term.
         alpha: α > 0, inverse temperature of the soft clusters (1/squared unit of the codes).
-        annealed: increase α from 0.1 up to ``alpha``, a step each epoch; for few ``pretrain_epochs``, or none.
+        annealed: increase α from 0.1 up to ``alpha``, a step each epoch; for few ``pretrain_epochs``, or none. Training
+            ends by ``tol`` before α is at its largest: pass None for all ``epochs``.
         reset_interval, reset_keep: see `ResettingClusterer`.
         hidden, latent, …: see `AutoencoderClusterer`.
 
