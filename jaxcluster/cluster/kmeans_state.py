@@ -115,9 +115,10 @@ def score(
 ) -> Float[Published, ""]:
     """Negative inertia of samples (higher is better); arguments as in `fit` and `predict`."""
     if isinstance(x, RowSource):
+        weights = None if weights is None else validation.check_weights(weights, len(x))
         total, start = 0.0, 0
         for block in x.blocks(rows_of_block(x)):
-            part = None if weights is None else np.asarray(weights)[start : start + len(block)]
+            part = None if weights is None else weights[start : start + len(block)]
             start += len(block)
             if part is None or part.any():
                 total += float(score(state, block, weights=part, metric=metric, frame=frame))

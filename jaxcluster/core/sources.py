@@ -51,6 +51,13 @@ class RowSource(ABC):
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """Refuse to be one array: a function that needs all rows in memory gets here."""
+        raise TypeError(
+            f"{self.name} is a source of rows, and these are needed in memory here. Pass "
+            "np.concatenate(list(source.blocks(65536))), as far as memory holds them."
+        )
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.name!r}, {self.shape[0]:,} rows of {self.shape[1]:,} columns, {self.dtype})"
@@ -64,12 +71,17 @@ class RowSource(ABC):
         """
         n, d = self.shape
         count = 0
-        for block in _of_equal_size(self.read(0, n, rows), rows):
-            # A source may be a file that another program writes: each block is checked, not the first alone.
-            if block.ndim != 2 or block.shape[1] != d:
-                raise SourceError(f"{self.name} gave a block of shape {block.shape}; its rows have {d} columns.")
-            count += len(block)
-            yield block
+
+        def checked():
+            nonlocal count
+            for block in self.read(0, n, rows):
+                # A source may be a file that another program writes: each block is checked, not the first alone.
+                if block.ndim != 2 or block.shape[1] != d:
+                    raise SourceError(f"{self.name} gave a block of shape {block.shape}; its rows have {d} columns.")
+                count += len(block)
+                yield block
+
+        yield from _of_equal_size(checked(), rows)
         if count != n:
             raise SourceError(f"{self.name} gave {count:,} rows, not its {n:,}: it changed while it was read.")
 

@@ -9,8 +9,10 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from jaxcluster.datasets.base import (
     listing,
     split_columns,
 )
+from jaxcluster.datasets.dataframes import as_dataframe, number_matrix
 from jaxcluster.datasets.tables import stored_index
 
 SUFFIXES = (".npy", ".parquet")
@@ -40,8 +43,8 @@ def scan(data: Any, *, columns: str | int | Sequence[str | int] | None = None) -
 
     Args:
         data: a path to an .npy or .parquet file, a folder of such files, a pattern such as ``"rows/*.npy"``, a list of
-            paths; an array, also a memory-mapped one; an iterable of (rows, n_features) blocks that can be iterated
-            over again, or a function without arguments that returns a new iterator at each call.
+            paths; an array, also a memory-mapped one, or a table; an iterable of (rows, n_features) blocks that can be
+            iterated over again, or a function without arguments that returns a new iterator at each call.
         columns: names or indices of the columns of Parquet files to read; None for all but an index
             that pandas stored.
 
@@ -64,13 +67,17 @@ def scan(data: Any, *, columns: str | int | Sequence[str | int] | None = None) -
         # Read, not mapped: pages of a map count as memory of the process.
         return ArrayFile(Path(data.filename), data.shape, data.dtype, data.offset)
     if hasattr(data, "shape") and hasattr(data, "dtype"):
-        return ArraySource(validation.check_matrix(np.asarray(data), name="data"))
+        return ArraySource(np.asarray(validation.check_matrix(data, name="data")))
+    if (table := as_dataframe(data, name="data")) is not None:
+        source = ArraySource(number_matrix(table, name="data"))
+        source.columns = tuple(map(str, table.columns))
+        return source
     if isinstance(data, Iterator):
         raise TypeError(
             "data is an iterator, which can be read only once, and a fit reads rows several times. Pass a function "
             "that returns a new one: scan(lambda: blocks())."
         )
-    if isinstance(data, Iterable) or callable(data):
+    if (isinstance(data, Iterable) and not isinstance(data, (Mapping, Set, bytes))) or callable(data):
         blocks: Any = data
         return BlockSource(blocks)
     raise TypeError(f"data must be a path, an array or blocks of rows, got {type(data).__name__}.")
@@ -80,7 +87,7 @@ class ArrayFile(RowSource):
     """Rows of a binary file, as in an .npy file."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> None:
-        if len(shape) != 2 or 0 in shape:
+        if len(shape) != 2 or shape[1] == 0:
             raise DataError(f"{path} holds an array of shape {shape}; rows and columns are needed.")
         self.path, self.name, self.shape, self.dtype, self.offset = path, str(path), shape, np.dtype(dtype), offset
         needed = offset + shape[0] * self.row_bytes
@@ -103,6 +110,9 @@ class ArrayFile(RowSource):
                 block = np.empty((count, self.shape[1]), self.dtype)
                 if _read_into(file, memoryview(block.data).cast("B")) < block.nbytes:
                     raise SourceError(f"{self.name} ends before its last row: it was cut while it was read.")
+                # The last pass labels the rows: they must be those of the passes before.
+                if _stamp_of(os.fstat(file.fileno())) != self.seen:
+                    raise SourceError(_changed(self.path))
                 yield block
 
     def fingerprint(self) -> str:
@@ -129,8 +139,8 @@ class ParquetFile(RowSource):
         text = [name for name, each in zip(names, types, strict=True) if not _is_numeric(each)]
         if text:
             raise DataError(f"{path} has columns that are not numbers: {listing(text)}. Choose others by columns=.")
-        if not names or n == 0:
-            raise DataError(f"{path} has {n:,} rows and {len(names)} columns; at least one of each is needed.")
+        if not names:
+            raise DataError(f"{path} has no columns, or columns= chooses none.")
         self.columns, self.shape = tuple(names), (n, len(names))
         kinds = {each.to_pandas_dtype() for each in types}
         self.dtype = np.dtype(np.float32) if kinds <= {np.float16, np.float32} else np.dtype(np.float64)
@@ -216,37 +226,63 @@ class ChainedSource(RowSource):
 
 
 class BlockSource(RowSource):
-    """Blocks of rows of an iterable, which is iterated over at each pass. A first pass counts them."""
+    """Blocks of rows of an iterable, which is iterated over at each pass. A first pass counts them.
+
+    Later passes compare the checksum of each block: an iterable that shuffles its rows would give labels of others.
+    """
 
     def __init__(self, blocks: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
-        self._blocks, self.name = blocks, "blocks"
-        shapes, dtypes = [], set()
+        self._blocks, self.name = blocks, "the source of blocks"
+        self._ends, self._checksums = [0], []
+        widths, dtypes = set(), set()
         for block in self._iterate():
-            shapes.append(block.shape)
+            widths.add(block.shape[1])
             dtypes.add(block.dtype)
-        if not shapes:
+            self._ends.append(self._ends[-1] + len(block))
+            self._checksums.append(_checksum(block))
+        if not self._checksums:
             raise ValueError("data has no blocks of rows.")
-        if len({shape[1] for shape in shapes}) > 1:
-            raise ValueError(f"blocks have different numbers of columns: {listing(sorted({d for _, d in shapes}))}.")
-        self.shape, self.dtype = (sum(n for n, _ in shapes), shapes[0][1]), np.result_type(*dtypes)
+        if len(widths) > 1:
+            raise ValueError(f"blocks have different numbers of columns: {listing(sorted(widths))}.")
+        self.shape, self.dtype = (self._ends[-1], *widths), np.result_type(*dtypes)
 
     def _iterate(self):
-        for block in self._blocks() if callable(self._blocks) else self._blocks:
-            yield np.asarray(validation.check_matrix(np.asarray(block), name="a block"))
+        """The blocks that have rows: a filter of rows may leave none of a block."""
+        for block in _iterator(self._blocks):
+            # Masked arrays and sparse matrices as they are: NumPy would drop the mask.
+            block = block if hasattr(block, "shape") and hasattr(block, "dtype") else np.asarray(block)
+            if np.ndim(block) != 2 or block.shape[0]:
+                yield np.asarray(validation.check_matrix(block, name="a block"))
 
     def read(self, start: int, stop: int, rows: int) -> Iterator[np.ndarray]:
         """The blocks themselves, cut at ``start`` and ``stop``."""
-        first = 0
-        for block in self._iterate():
-            part = block[max(0, start - first) : max(0, stop - first)]
-            first += len(block)
+        known = zip(self._ends, self._ends[1:], self._checksums, strict=False)
+        for number, (block, seen) in enumerate(itertools.zip_longest(self._iterate(), known)):
+            if block is None or seen is None or seen[1] - seen[0] != len(block) or seen[2] != _checksum(block):
+                raise SourceError(
+                    f"{self.name} gave other rows than in its first pass, from block {number} on. It must give the "
+                    "same ones in the same order at each pass: neither shuffle them, nor keep one iterator."
+                )
+            part = block[max(0, start - seen[0]) : max(0, stop - seen[0])]
             if len(part):
                 _check_exact(part, self.dtype, "a block")
                 yield part.astype(self.dtype, copy=False)
 
     def fingerprint(self) -> str:
-        """Digest of the shape and the first block."""
-        return digest(self.shape, self.dtype, next(self._iterate()).tobytes())
+        """Digest of the shape and of the checksums of all blocks."""
+        return digest(self.shape, self.dtype, self._checksums)
+
+
+def _iterator(blocks: Any) -> Iterator[Any]:
+    """Iterator over blocks, or over what a function returns."""
+    made = blocks() if callable(blocks) else blocks
+    if not isinstance(made, Iterable):
+        raise TypeError(f"the function that scan was given returns {type(made).__name__}, and no iterable of blocks.")
+    return iter(made)
+
+
+def _checksum(block: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(block).view(np.uint8).data)
 
 
 def _check_exact(values, dtype, name):
@@ -258,7 +294,8 @@ def _check_exact(values, dtype, name):
 def _paths(path: Path) -> list[Path]:
     """Files that a path, a folder or a pattern names."""
     if path.is_dir():
-        found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
+        # Hidden files are what other programs leave there: half of a download, or the resources of macOS.
+        found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES and each.name[0] != ".")
         if not found:
             raise DataError(f"{path} holds no file that ends in {' or '.join(SUFFIXES)}.")
         return found
@@ -271,7 +308,10 @@ def _paths(path: Path) -> list[Path]:
 
 
 def _files(paths: Sequence[Path], columns: Any, name: str) -> RowSource:
-    sources = [_file(path, columns) for path in paths]
+    # A job that writes a file for each of its parts leaves empty ones.
+    sources = [source for path in paths if len(source := _file(path, columns))]
+    if not sources:
+        raise DataError(f"{name} has no rows; at least one is needed.")
     return sources[0] if len(sources) == 1 else ChainedSource(sources, name)
 
 
@@ -330,8 +370,15 @@ def _read_into(file, buffer) -> int:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    stat = path.stat()
+    return _stamp_of(path.stat())
+
+
+def _stamp_of(stat: os.stat_result) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
+
+
+def _changed(path: Path) -> str:
+    return f"{path} changed between two passes of the fit. Begin again from the file as it is now."
 
 
 def _check_unchanged(path: Path, seen: tuple[int, int]) -> None:
@@ -340,4 +387,4 @@ def _check_unchanged(path: Path, seen: tuple[int, int]) -> None:
     except OSError as error:
         raise SourceError(f"{path} is no longer there; it was when the fit began.") from error
     if now != seen:
-        raise SourceError(f"{path} changed between two passes of the fit. Begin again from the file as it is now.")
+        raise SourceError(_changed(path))

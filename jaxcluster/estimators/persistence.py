@@ -24,7 +24,7 @@ import scipy.sparse
 import jaxcluster
 from jaxcluster.core.atomic import replace_dir, short_name
 from jaxcluster.estimators.registry import ESTIMATORS
-from jaxcluster.estimators.saved_code import UntrustedCode, trusting
+from jaxcluster.estimators.saved_code import MissingCode, modules_of, trusting
 from jaxcluster.estimators.serialization import Arrays, decode, encode
 from jaxcluster.types import Status
 
@@ -49,6 +49,9 @@ MAX_JSON_BYTES = 1 << 30
 
 MAX_ROWS = 1 << 48
 """Number of samples for parameter checks of models without labels: more than any fit has seen."""
+
+PROBE_ROWS = 4
+"""Samples on which a model with networks of the caller's is compared with the one that would be loaded."""
 
 NUMBER_WORDS = ("auto", "scale")
 """Strings that a numeric parameter may have."""
@@ -123,6 +126,8 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
         "attributes": {key: encode(key, value, arrays) for key, value in fitted.items()},
         "arrays": _array_specs(arrays),
     }
+    if modules := modules_of(content["params"]):
+        _check_code(estimator, content, arrays, modules)
     payload = safetensors.numpy.save(arrays)
     content["files"] = {ARRAYS_FILE: {"bytes": len(payload), "sha256": _sha256(payload)}}
     _replace_folder(folder, {ARRAYS_FILE: payload, MODEL_FILE: _to_json(_with_checksum(content)).encode()})
@@ -181,13 +186,39 @@ def _load(folder):
     content = _read_model(folder / MODEL_FILE)
     arrays = _read_arrays(folder / ARRAYS_FILE, content)
     try:
-        params = {key: decode(value, arrays) for key, value in content["params"].items()}
-        attributes = {key: decode(value, arrays) for key, value in content["attributes"].items()}
-        return _rebuild(_class_of(content["estimator"]), params, attributes)
-    except UntrustedCode as error:
-        raise ValueError(f"{folder / MODEL_FILE} {error}") from None
+        return _decoded(content, arrays)
+    except MissingCode as error:
+        raise ValueError(f"{folder / MODEL_FILE} {error}") from error.__cause__
     except _DECODING_ERRORS as error:
         raise ValueError(f"{folder / MODEL_FILE} does not describe an estimator of this version: {error}") from error
+
+
+def _decoded(content, arrays):
+    """The estimator that the content of ``model.json`` and its arrays describe."""
+    params = {key: decode(value, arrays) for key, value in content["params"].items()}
+    attributes = {key: decode(value, arrays) for key, value in content["attributes"].items()}
+    return _rebuild(_class_of(content["estimator"]), params, attributes)
+
+
+def _check_code(estimator, content, arrays, modules):
+    """Raise ValueError unless a model with networks of the caller's can be loaded again, and computes the same.
+
+    What their get_config() leaves out would be noticed at the next load, when the model that was fitted is gone.
+    """
+    refusal = "the model cannot be saved: get_config() of its networks, or the fields of its views,"
+    try:
+        with trusting(sorted(modules)):
+            again = _decoded(content, arrays)
+    except _DECODING_ERRORS as error:
+        raise ValueError(f"{refusal} do not make them again: {error}") from error
+    rows = np.random.default_rng(0).normal(size=(PROBE_ROWS, estimator.n_features_in_)).astype(np.float32)
+    for name in ("transform", "predict_proba", "reconstruct"):
+        try:
+            ours = getattr(estimator, name)(rows)
+        except (AttributeError, TypeError, ValueError):  # no such method, or one of tables
+            continue
+        if not np.array_equal(ours, getattr(again, name)(rows), equal_nan=True):
+            raise ValueError(f"{refusal} make other ones: {name} gives other numbers.")
 
 
 def _rebuild(cls, params, attributes):

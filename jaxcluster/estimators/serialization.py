@@ -78,8 +78,11 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
         return {"$random_state": encode(name, value.get_state(legacy=False), arrays)}
     if isinstance(value, (np.ndarray, jax.Array)):
         return _encode_array(name, value, arrays)
+    if isinstance(value, (np.dtype, type(jnp.float32))) or (isinstance(value, type) and issubclass(value, np.generic)):
+        dtype: Any = value
+        return {"$dtype": str(np.dtype(dtype))}
     if callable(value) and name.partition(".")[0] in saved_code.PARAMETERS:
-        if (described := saved_code.describe(value)) is not None:
+        if (described := saved_code.describe(name, value)) is not None:
             return {"$code": {key: encode(f"{name}.{key}", part, arrays) for key, part in described.items()}}
         raise TypeError(
             f"{name} of type {type(value).__name__} cannot be saved: networks need a method get_config() that returns "
@@ -182,6 +185,10 @@ def _decode_sparse(content, arrays):
     return matrix
 
 
+def _decode_code(content, arrays):
+    return saved_code.rebuild(content, lambda value: decode(value, arrays), sum(x.size for x in arrays.values()))
+
+
 _DECODERS = {
     "$status": lambda content, arrays: Status[content],
     "$float": lambda content, arrays: float(content),
@@ -195,5 +202,6 @@ _DECODERS = {
     "$named": _decode_named,
     "$records": _decode_records,
     "$sparse": _decode_sparse,
-    "$code": lambda content, arrays: saved_code.rebuild(content, lambda value: decode(value, arrays)),
+    "$code": _decode_code,
+    "$dtype": lambda content, arrays: jnp.dtype(content),
 }

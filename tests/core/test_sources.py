@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from scipy.sparse import csr_matrix
 
-from jaxcluster import gmm, kmeans
+from jaxcluster import GaussianMixture, KMeans, gmm, kmeans
 from jaxcluster.cluster import streamed_kmeans
 from jaxcluster.core import chunks, signals, streaming
 from jaxcluster.core.sources import ArraySource, SourceError
 from jaxcluster.core.streaming import Stream
 from jaxcluster.datasets import scan
 from jaxcluster.datasets.base import DataError
+from jaxcluster.metrics import davies_bouldin_score, silhouette_score
 from jaxcluster.types import Status
 
 X = np.random.default_rng(0).normal(size=(101, 3)).astype(np.float32)
@@ -113,11 +116,101 @@ def test_a_change_between_two_passes_is_named(tmp_path):
         next(stream.source.blocks(10))
 
 
-def test_fewer_rows_in_a_later_pass_are_named():
-    passes = iter([blocks_of_a_list(), blocks_of_a_list()[:2]])
-    source = scan(lambda: next(passes))
-    with pytest.raises(SourceError, match="gave 60 rows, not its 101"):
-        list(source.blocks(16))
+OTHER_ROWS = {
+    "fewer": lambda blocks: blocks[:2],
+    "more": lambda blocks: [*blocks, X],
+    "shuffled": lambda blocks: [blocks[0], blocks[1][::-1], blocks[2]],
+    "wider": lambda blocks: [*blocks[:2], blocks[2].repeat(2, axis=1)],
+    "not finite": lambda blocks: [*blocks[:2], blocks[2] * np.nan],
+    "nothing": lambda blocks: [],
+}
+
+
+@pytest.mark.parametrize("change", OTHER_ROWS)
+@pytest.mark.parametrize("passes", [1, 3])
+def test_other_rows_in_a_later_pass_are_named(change, passes):
+    count = 0
+
+    def blocks():
+        nonlocal count
+        count += 1
+        return OTHER_ROWS[change](blocks_of_a_list()) if count > passes else blocks_of_a_list()
+
+    with pytest.raises(SourceError, match="gave other rows than in its first pass, from block"):
+        KMeans(3, random_state=0).fit(scan(blocks))
+
+
+def test_iterables_that_are_read_once_are_named():
+    blocks = iter(blocks_of_a_list())
+    with pytest.raises(SourceError, match="from block 0 on.*nor keep one iterator"):
+        list(scan(lambda: blocks).blocks(16))
+    with pytest.raises(TypeError, match="returns NoneType, and no iterable of blocks"):
+        scan(lambda: None)
+
+
+class Wide(ArraySource):
+    """A source whose second block is wider."""
+
+    def read(self, start, stop, rows):
+        yield self.x[:50]
+        yield self.x[50:].repeat(2, axis=1)
+
+
+def test_a_wider_block_of_any_source_is_named():
+    with pytest.raises(SourceError, match=r"array gave a block of shape \(51, 6\); its rows have 3 columns"):
+        list(Wide(X).blocks(80))
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [X, x]])
+def test_masks_and_sparse_rows_are_refused(wrap):
+    with pytest.raises(ValueError, match="masked array with 1 masked"):
+        scan(wrap(np.ma.masked_array(X, X[3, 1] == X)))
+    with pytest.raises(TypeError, match="is sparse, and dense rows are wanted"):
+        scan(wrap(csr_matrix(X)))
+
+
+def test_parts_without_rows_are_passed_over(folder, tmp_path):
+    np.save(tmp_path / "0.npy", X[:0])
+    np.save(tmp_path / "1.npy", X)
+    np.save(tmp_path / ".1.npy", X)  # a hidden file
+    for source in (scan(tmp_path), scan([X[:40], X[:0], X[40:]])):
+        np.testing.assert_array_equal(np.concatenate(list(source.blocks(30))), X)
+    with pytest.raises(DataError, match="0.npy has no rows"):
+        scan(tmp_path / "0.npy")
+
+
+def test_a_table_is_a_source_with_names():
+    source = scan(pa.table({name: X[:, j] for j, name in enumerate("abc")}))
+    np.testing.assert_array_equal(np.concatenate(list(source.blocks(30))), X)
+    assert KMeans(2, random_state=0).fit(source).feature_names_in_.tolist() == ["a", "b", "c"]
+
+
+def test_a_file_that_changes_in_the_last_pass_is_named(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    blocks = scan(tmp_path / "x.npy").blocks(40)
+    next(blocks)
+    with (tmp_path / "x.npy").open("r+b") as file:
+        file.seek(-8, 2)
+        file.write(b"\0" * 8)
+    with pytest.raises(SourceError, match="changed between two passes"):
+        list(blocks)
+
+
+def test_functions_of_rows_in_memory_say_so():
+    for function in (silhouette_score, davies_bouldin_score):
+        with pytest.raises(TypeError, match=r"source of rows, and these are needed in memory here. Pass"):
+            function(scan(X), np.arange(len(X)) % 2)
+
+
+def test_criteria_of_a_source_are_those_in_memory():
+    mixture, weights = GaussianMixture(2, random_state=0).fit(X), np.arange(101.0)
+    source = scan(blocks_of_a_list())
+    for name in ("aic", "bic", "score"):
+        ours = getattr(mixture, name)(source, sample_weight=weights)
+        np.testing.assert_allclose(ours, getattr(mixture, name)(X, sample_weight=weights), rtol=1e-6)
+    fit = kmeans.fit(jax.random.key(0), X, 3)
+    with pytest.raises(ValueError, match="weights"):
+        kmeans.score(fit.state, source, weights=np.ones(200))
 
 
 def test_values_that_are_not_finite_are_named():

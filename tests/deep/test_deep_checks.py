@@ -29,6 +29,15 @@ from jaxcluster.core.validation import check_cluster
 from jaxcluster.deep import nets
 from jaxcluster.estimators.deep.checks import check_image_shape, flat_images
 
+
+class Listed(nnx.Linear):
+    """Network with an attribute that JAX cannot compare."""
+
+    def __init__(self, *widths, rngs):
+        super().__init__(*widths, rngs=rngs)
+        self.widths = list(widths)
+
+
 TINY = {"hidden": (8,), "latent": 2, "batch_size": 50, "random_state": 0, "select": "trained"}
 CODED = TINY | {"pretrain_epochs": 1, "epochs": 1, "n_init": 1, "update_interval": 2}
 
@@ -49,6 +58,7 @@ OF_ALL = [
     ({"optimizer": "adam"}, TypeError, "optimizer='adam' is a name"),
     ({"optimizer": optax.adam}, TypeError, "Call it"),
     ({"precision": "half"}, ValueError, "precision='half' is not known"),
+    ({"encoder": Listed(4, 2, rngs=nnx.Rngs(0))}, TypeError, "encoder has the attribute widths.*Make it a tuple"),
     ({"encoder": nets.MLP}, TypeError, "encoder is the class MLP. Pass a network"),
     ({"encoder": "mlp"}, TypeError, "encoder='mlp' of type str must be None or a flax.nnx.Module"),
     ({"image_shape": 5}, TypeError, "image_shape=5 must be"),

@@ -36,6 +36,7 @@ from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import non_differentiable, with_derivative_of
 from jaxcluster.core.preparation import Prepared, prepare, unpad
+from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import check_rows
 from jaxcluster.core.sparse_rows import SparseRows, is_sparse
 from jaxcluster.core.streaming import over_blocks
@@ -95,6 +96,10 @@ def score(
         state, x, missing, frame: as in `predict`.
         weights: (n_samples,) non-negative, or None for 1 each.
     """
+    if isinstance(x, RowSource):
+        log_p = score_samples(state, x, missing=missing, frame=frame)
+        weights = np.ones(len(x)) if weights is None else validation.check_weights(weights, len(x))
+        return publish(_mean(log_p, weights), log_p.dtype)
     return mean_log_p(_posterior(state, x, weights, missing=missing, frame=frame))
 
 
@@ -150,10 +155,14 @@ def mean_log_p(posterior: FramedPosterior) -> Float[Published, ""]:
     log_p, weight = posterior.log_p(), posterior.prepared.unpad(posterior.prepared.points.weight)
     if validation.is_traced(log_p, weight):
         return jnp.sum(jnp.where(weight > 0, weight * log_p, 0)) / jnp.sum(weight)
+    return publish(_mean(log_p, weight), posterior.prepared.dtype)
+
+
+def _mean(log_p, weight):
+    """Weighted mean in float64; a log-density that does not count may be −∞."""
     weight = np.asarray(weight, np.float64)
     counted = weight > 0
-    mean = np.average(np.asarray(log_p, np.float64)[counted], weights=weight[counted])
-    return publish(np.asarray(mean), posterior.prepared.dtype)
+    return np.asarray(np.average(np.asarray(log_p, np.float64)[counted], weights=weight[counted]))
 
 
 def _posterior(state, x, weights=None, *, missing=False, frame=None):

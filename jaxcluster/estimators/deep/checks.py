@@ -67,8 +67,19 @@ def check_pair(name: str, pair: Any) -> tuple[int, int]:
 
 
 def check_network(name: str, network: Any) -> None:
-    """Raise TypeError unless ``network`` is None or a callable module of Flax."""
-    if network is None or (isinstance(network, nnx.Module) and callable(network)):
+    """Raise TypeError unless ``network`` is None or a callable module of Flax, whose attributes have hashes."""
+    if network is None:
+        return
+    if isinstance(network, nnx.Module) and callable(network):
+        # Programs are found by what is constant in a network; JAX would print all of it.
+        for attribute, value in nnx.graphdef(network).attributes:
+            try:
+                hash(value)
+            except TypeError as error:
+                raise TypeError(
+                    f"{name} has the attribute {attribute}, which is constant and cannot be compared ({error}). Make "
+                    "it a tuple, or a flax.nnx.Variable."
+                ) from error
         return
     if inspect.isclass(network):
         raise TypeError(f"{name} is the class {network.__qualname__}. Pass a network, made with its widths and rngs.")
