@@ -147,12 +147,14 @@ def plan(
         precision: as in ``kmeans.fit``.
 
     Raises:
-        ValueError, TypeError: an unknown name, or numbers below 1.
+        ValueError, TypeError: an unknown name, numbers below 1, or more clusters than samples.
     """
     validation.check_choice("method", method, METHODS)
     validation.check_choice("init", init, INITS)
     for name, value in (("n", n), ("d", d), ("k", k), ("devices", devices), ("steps", steps)):
         validation.check_count(name, value)
+    if method != "silhouette":
+        validation.check_clusters(k, n)
     fast = matrix_precision(precision) != matrix_precision(None)
     if rates is None:
         if chip is not None:

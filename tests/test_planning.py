@@ -89,7 +89,13 @@ def test_plan_by_the_shell():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"method": "dbscan"}, "method"), ({"chip": "z80"}, "chip"), ({"devices": 0}, "devices"), ({"init": "x"}, "init")],
+    [
+        ({"method": "dbscan"}, "method"),
+        ({"chip": "z80"}, "chip"),
+        ({"devices": 0}, "devices"),
+        ({"init": "x"}, "init"),
+        ({"k": 11}, "n_samples=10 should be >= k=11"),
+    ],
 )
 def test_unknown_names_and_numbers_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

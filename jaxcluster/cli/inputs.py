@@ -283,8 +283,10 @@ def read_like(
         categories: the model takes columns of words.
         vectorizer: of the texts of the run, or None.
     """
+    from jaxcluster.datasets.texts import holds_texts
+
     with on_disk(source) as file:
-        folder = Path(file.data).is_dir()
+        folder = holds_texts(Path(file.data))
         if vectorizer is not None and (folder or _is_table(file.data)):
             return _texts_like(data, file, vectorizer)
         if folder or file.text is not None:

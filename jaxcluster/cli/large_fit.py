@@ -32,9 +32,6 @@ PLAIN = {"columns", "data", "dates"}
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 """Bytes by the prefix of a unit."""
 
-FILES = (".npy", ".parquet")
-"""Endings of files that `jaxcluster.datasets.scan` reads."""
-
 
 def bytes_of(text: str) -> int:
     """A size in bytes.
@@ -42,7 +39,7 @@ def bytes_of(text: str) -> int:
     >>> bytes_of("900MiB"), bytes_of("2 GB"), bytes_of("1e6")
     (943718400, 2000000000, 1000000)
     """
-    found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]i?)?b?\s*", text.lower())
+    found = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e\d+)?)\s*([kmgt]i?)?b?\s*", text.lower())
     if found is None:
         raise UserError(f"--max-memory {text} is no size. Pass one such as 900MiB or 4GB.")
     return int(float(found[1]) * UNITS[found[2] or ""])
@@ -52,9 +49,11 @@ def exceeds(data: str, columns: str | None, most: str | None) -> bool:
     """True for rows in files that take more bytes in memory than ``most``, the option --max-memory."""
     if most is None:
         return False
+    from jaxcluster.datasets.files import ROW_FILES
+
     size = bytes_of(most)
     path = Path(data)
-    if path.suffix not in FILES and not path.is_dir() and not any(sign in data for sign in "*?["):
+    if path.suffix not in ROW_FILES and not path.is_dir() and not any(sign in data for sign in "*?["):
         return False
     source = _scan(data, columns)
     return source.shape[0] * source.shape[1] * source.dtype.itemsize > size

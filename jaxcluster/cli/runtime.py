@@ -14,7 +14,7 @@ import typer
 from jaxcluster.cli.errors import UserError, one_line
 from jaxcluster.core import signals
 
-ADDRESS, COUNT = "JAXCLUSTER_ADDRESS", "JAXCLUSTER_PROCESSES"
+ADDRESS, COUNT, INDEX = "JAXCLUSTER_ADDRESS", "JAXCLUSTER_PROCESSES", "JAXCLUSTER_PROCESS"
 """Environment variables of `jaxcluster.distributed`, whose import takes longer than an error should."""
 
 COMPILATION = "/jax/core/compile/"
@@ -68,6 +68,8 @@ def joined_by_launch(method: str) -> bool:
     """
     if ADDRESS not in os.environ:
         return False
+    if os.environ.get(INDEX, "0") != "0":
+        signals.set_stop_message("")  # before it joins, which takes seconds: the first process speaks for all
     from jaxcluster.estimators import ESTIMATORS
     from jaxcluster.estimators.registry import one_process_error
 

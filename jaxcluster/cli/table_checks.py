@@ -139,9 +139,9 @@ def vectorizer_of(source: Source) -> TextVectorizer | None:
     """
     from pathlib import Path
 
-    from jaxcluster.datasets.texts import TextVectorizer
+    from jaxcluster.datasets.texts import TextVectorizer, holds_texts
 
-    if source.text is not None or Path(source.data).is_dir():
+    if source.text is not None or holds_texts(Path(source.data)):
         return TextVectorizer(source.stop_words, source.max_terms)
     given = next((name for name in ("stop_words", "max_terms") if getattr(source, name) is not None), None)
     if given is not None:

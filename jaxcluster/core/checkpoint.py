@@ -8,6 +8,7 @@ is the only file that uses Orbax.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -211,9 +212,15 @@ def _checkpointer():
 
 
 def _write_arrays(place, arrays):
-    with _quiet_orbax(), _checkpointer() as checkpointer:
-        checkpointer.save(place, {str(i): array for i, array in enumerate(arrays.values())})
-        checkpointer.wait_until_finished()
+    try:
+        with _quiet_orbax(), _checkpointer() as checkpointer:
+            checkpointer.save(place, {str(i): array for i, array in enumerate(arrays.values())})
+            checkpointer.wait_until_finished()
+    except OSError:
+        raise
+    except Exception as error:  # of a full disk Orbax raises a ValueError, by the file library that it writes with
+        number = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else errno.EIO
+        raise OSError(number, os.strerror(number), os.fspath(place)) from error
 
 
 def _read_arrays(place, table):
@@ -229,10 +236,10 @@ def _dtype(name):
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Suppress log messages of Orbax below errors."""
+    """Suppress log messages of Orbax: its errors are raised besides, and their traces fill pages."""
     logger = logging.getLogger("absl")
     before = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from it, so that loops which had ended take no step.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import threading
@@ -25,6 +26,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxcluster.core import checkpoint
 from jaxcluster.core.checkpoint import Checkpoint, Checkpoints
+from jaxcluster.core.messages import warn
 from jaxcluster.core.processes import from_first, spans_processes, writes_files
 from jaxcluster.types import Fit
 
@@ -123,10 +125,16 @@ class LoopCheckpoints:
         return restored
 
     def save(self, state: Any, steps: int, **progress: Any) -> None:
-        """Write a checkpoint, unless there is one after so many steps already."""
+        """Write a checkpoint, unless there is one after so many steps already; a full disk ends no fit."""
         if steps != self._steps:
             self._steps = steps
-            self._write(state, steps, progress)
+            try:
+                self._write(state, steps, progress)
+            except OSError as error:
+                warn(
+                    f"the checkpoint after {steps} steps could not be written to {self._fit.folder}: {error.strerror}. "
+                    "The fit goes on, and the one before it is kept."
+                )
             self._last = time.monotonic()
             if self._fit.on_save is not None:
                 self._fit.on_save()
@@ -276,8 +284,11 @@ def resumable(
 
     Raises:
         ValueError: from the fit, for a checkpoint that is refused.
+        FileExistsError: ``folder`` is a file.
     """
     global _active
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise FileExistsError(f"{folder} is no folder. Give the path of a folder for the checkpoints of one fit.")
     before, _active = _active, FitCheckpoints(folder, every_seconds, on_save)
     try:
         yield

@@ -22,6 +22,9 @@ CALIBRATION_SECONDS = 0.15
 TILE_ROWS, MAX_CENTERS = 4096, 1024
 """Rows and most columns of the product of the calibration."""
 
+MAX_FEATURES = 1 << 12
+"""Most features of the samples that are measured: products of more are not faster."""
+
 LEAST_PASS = 0.05
 """Least part of the time of a search that its pass is taken to need: differences of times may be negative."""
 
@@ -93,7 +96,7 @@ def measured(d: int, k: int, *, fused: bool = False) -> Rates:
             the pass is what that kernel takes longer than the product alone.
     """
     device = jax.devices()[0]
-    columns = min(k, MAX_CENTERS)
+    d, columns = min(d, MAX_FEATURES), min(k, MAX_CENTERS)
     rng = np.random.default_rng(0)
     x, centers = (
         jax.device_put(rng.normal(size=shape).astype(np.float32), device) for shape in ((TILE_ROWS, d), (d, columns))

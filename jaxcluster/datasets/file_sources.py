@@ -29,9 +29,8 @@ from jaxcluster.datasets.base import (
     split_columns,
 )
 from jaxcluster.datasets.dataframes import as_dataframe, number_matrix
+from jaxcluster.datasets.files import ROW_FILES, row_files
 from jaxcluster.datasets.tables import stored_index
-
-SUFFIXES = (".npy", ".parquet")
 
 CACHED_ROWS = 2048
 """Rows of a block that its columns are copied to in turn: with all rows of a block each column fetches it anew from
@@ -294,10 +293,8 @@ def _check_exact(values, dtype, name):
 def _paths(path: Path) -> list[Path]:
     """Files that a path, a folder or a pattern names."""
     if path.is_dir():
-        # Hidden files are what other programs leave there: half of a download, or the resources of macOS.
-        found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES and each.name[0] != ".")
-        if not found:
-            raise DataError(f"{path} holds no file that ends in {' or '.join(SUFFIXES)}.")
+        if not (found := row_files(path)):
+            raise DataError(f"{path} holds no file that ends in {' or '.join(ROW_FILES)}.")
         return found
     if path.exists():
         return [path]
@@ -323,7 +320,7 @@ def _file(path: Path, columns: Any) -> RowSource:
     if path.suffix == ".parquet":
         return ParquetFile(path, columns)
     if path.suffix != ".npy":
-        raise DataError(f"{path}: rows are read from files that end in {' or '.join(SUFFIXES)}.")
+        raise DataError(f"{path}: rows are read from files that end in {' or '.join(ROW_FILES)}.")
     if columns is not None:
         raise DataError(f"{path} has no named columns; columns= is for Parquet files.")
     return _npy_file(path)

@@ -14,9 +14,13 @@ from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, listing
 from jaxcluster.datasets.columns import plain, title_of
 from jaxcluster.datasets.layout import MISSING
 from jaxcluster.datasets.tables import Table
+from jaxcluster.datasets.texts import text_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+ROW_FILES = (".npy", ".parquet")
+"""Endings of files whose rows are read in blocks, and which a folder of rows holds."""
 
 
 def open_excel(path: Path, sheet: str | None, na: Sequence[str] | None) -> Table:
@@ -85,8 +89,15 @@ def arrow_table(path: Path, names: Sequence[str], columns: Sequence[pa.ChunkedAr
     return Table(path, list(names), read)
 
 
+def row_files(folder: Path) -> list[Path]:
+    """Files of rows in a folder, sorted, but hidden ones: half of a download, or what macOS leaves beside a file."""
+    return sorted(each for each in folder.iterdir() if each.suffix in ROW_FILES and each.name[0] != ".")
+
+
 def matching_files(pattern: str) -> list[Path]:
-    """Files of a pattern such as ``part-*.csv``, sorted; none if the text is no pattern, or the name of a file."""
+    """Files of a pattern such as ``part-*.csv``, or of a folder of rows, sorted; none for a file or for texts."""
+    if Path(pattern).is_dir():
+        return [] if text_files(Path(pattern)) else row_files(Path(pattern))
     if not glob.has_magic(pattern) or Path(pattern).exists():
         return []
     return sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())

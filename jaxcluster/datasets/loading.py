@@ -35,15 +35,19 @@ from jaxcluster.datasets.base import (
 )
 from jaxcluster.datasets.delimited import open_csv
 from jaxcluster.datasets.encoding import Encoding, rules
+from jaxcluster.datasets.file_sources import scan
 from jaxcluster.datasets.files import join_tables, matching_files, open_excel
 from jaxcluster.datasets.json_lines import open_json_lines
 from jaxcluster.datasets.tables import Table, open_parquet, table_dataset, table_labels
-from jaxcluster.datasets.texts import TEXT_FILE, TextVectorizer, column_dataset, folder_dataset, text_files
+from jaxcluster.datasets.texts import TEXT_FILE, TextVectorizer, column_dataset, folder_dataset, holds_texts, text_files
 
 DELIMITED = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".csv", ".tsv"))
 JSON_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".jsonl", ".ndjson"))
 TABLE_EXTENSIONS = (*DELIMITED, *JSON_EXTENSIONS, ".parquet", ".xlsx")
 EXTENSIONS = (".npy", ".npz", annotated.EXTENSION, *TABLE_EXTENSIONS, *svmlight.EXTENSIONS)
+
+BLOCK_ROWS = 1 << 16
+"""Rows of several files that are read at a time."""
 
 Columns = str | int | Sequence[str | int]
 
@@ -72,9 +76,10 @@ def load(
     Args:
         spec: a path to an .npy, .npz (``file.npz:key`` chooses an array), idx, .csv, .tsv, .jsonl, .parquet, .xlsx or
             .h5ad file, text also with .gz, .zst, .bz2 or .xz behind; a pattern of tables with the same columns, as
-            ``part-*.csv``; a file of ``scipy.sparse.save_npz`` or of SVMlight (.svm, .svmlight, .libsvm), whose rows
-            stay sparse; a folder of .txt files; or a built-in set: digits, iris, wine, breast_cancer, blobs, moons,
-            circles, the last three with options, as ``blobs:n=1000,d=2,k=5,std=1.0,seed=0``.
+            ``part-*.csv``, or of .npy files; a folder of .npy or of .parquet files; a file of
+            ``scipy.sparse.save_npz`` or of SVMlight (.svm, .svmlight, .libsvm), whose rows stay sparse; a folder of
+            .txt files; or a built-in set: digits, iris, wine, breast_cancer, blobs, moons, circles, the last three
+            with options, as ``blobs:n=1000,d=2,k=5,std=1.0,seed=0``.
         key: the array of an .npz file, or the sheet of an .xlsx file; optional if it holds only one besides the truth.
             The space of ``obsm`` in an .h5ad file, in place of its ``X``.
         columns: the columns to cluster, by name or index; a string is split at its commas. By default all, except a
@@ -156,7 +161,7 @@ def _sparse_rows(
         terms: the column of texts, and their vectorizer.
     """
     text, vectorizer = terms
-    if path.is_dir():
+    if path.is_dir() and not matching_files(str(path)):
         _check_text_table(path.name, form._replace(encoding=None))
         _check_no_effect(path.name, "is a folder of texts", {**options, "text": text})
         return folder_dataset(path, vectorizer or TextVectorizer(), truth=truth, encoding=form.encoding)
@@ -223,7 +228,7 @@ def column_names(spec: str | os.PathLike, *, key: str | None = None, **form: Any
     if isinstance(spec, str) and is_builtin(spec):
         return None
     path, key = _resolve(spec, key)
-    table = None if path.is_dir() else _table(path, Format(**form), key)
+    table = None if holds_texts(path) else _table(path, Format(**form), key)
     return None if table is None else table.names
 
 
@@ -235,6 +240,8 @@ def is_text_table(spec: str | os.PathLike) -> bool:
 def _table(path: Path, form: Format, key: str | None = None) -> Table | None:
     """The opened table, of several files if the path is a pattern, or None for a file of arrays."""
     if paths := matching_files(str(path)):
+        if all(each.suffix == ".npy" for each in paths):
+            return None
         tables = [_table(each, form, key) for each in paths]
         if None in tables:
             raise DataError(f"{path} stands for several files, which must be tables: {listing(TABLE_EXTENSIONS)}.")
@@ -262,6 +269,8 @@ def _read_array(path: Path, key: str | None, truth: str | int | None = None) -> 
     Returns:
         The array, and the truth if that is another array of the same file.
     """
+    if matching_files(str(path)):
+        return np.concatenate(list(scan(str(path)).blocks(BLOCK_ROWS))), None
     if extension(path) == ".npz":
         return arrays.read_npz(path, key, truth)
     return (arrays.read_npy(path) if extension(path) == ".npy" else arrays.read_idx(path)), None
@@ -330,7 +339,9 @@ def _check_file(path: Path, key: str | None) -> None:
     if path.is_dir():
         if text_files(path) and key is None:
             return
-        raise DataError(f"{path} is a folder{_suggest_files(path)}. Name a file, or a folder of .txt files.")
+        raise DataError(
+            f"{path} is a folder{_suggest_files(path)}. Name a file, or a folder of .txt, .npy or .parquet files."
+        )
     if extension(path) not in EXTENSIONS and not arrays.is_idx(path):
         if path.suffix == TEXT_FILE:
             raise DataError(

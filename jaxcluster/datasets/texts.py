@@ -128,6 +128,11 @@ def text_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob(f"*{TEXT_FILE}") if path.is_file())
 
 
+def holds_texts(path: Path) -> bool:
+    """True for a folder of text files."""
+    return path.is_dir() and bool(text_files(path))
+
+
 def folder_dataset(folder: Path, vectorizer: TextVectorizer, *, truth: Any, encoding: str | None) -> Dataset:
     """The `Dataset` of a folder of texts, named by their files.
 

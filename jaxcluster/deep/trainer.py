@@ -409,8 +409,8 @@ class CheckpointWriter:
                 _save(self._checkpoints, progress)
             except OSError as error:
                 warn(
-                    f"the checkpoint of epoch {len(progress.history)} could not be written ({error}). The training "
-                    "goes on, and those before it are kept."
+                    f"the checkpoint of epoch {len(progress.history)} could not be written: {error.strerror}. The "
+                    "training goes on, and those before it are kept."
                 )
                 return
             self._saved = self._id(progress)

@@ -7,10 +7,13 @@ import re
 import signal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from command_line import K, N, assert_same_labels, call, refuse, rows_and_species
+from pyarrow import parquet
 
 from jaxcluster.core import chunks, loop_checkpoints, signals, streaming
+from jaxcluster.datasets import load
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +91,25 @@ def test_more_rows_than_the_limit_are_streamed(rows, tmp_path):
     assert "--stream takes the rows of .npy and .parquet files as they are: leave out --scale." in line
     assert "needs all rows in memory" in refuse("fit", "dbscan", rows, "--stream", "--out", tmp_path / "a")
     assert "runs in one process" in refuse("fit", "kmodes", rows, "--distributed", "--out", tmp_path / "a")
+
+
+@pytest.mark.parametrize("size", ["1.2.3", "nan", "-1", "."])
+def test_a_limit_that_is_no_size_is_refused(size, rows, tmp_path):
+    assert "is no size" in refuse("fit", "kmeans", rows, "--k", K, "--max-memory", size, "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_runs_of_a_folder_are_drawn_and_predicted(ending, tmp_path):
+    x, parts = rows_and_species()[0].astype(np.float32), tmp_path / "parts"
+    parts.mkdir()
+    for number, part in enumerate((x[: N // 3], x[N // 3 :])):
+        if ending == ".npy":
+            np.save(parts / f"{number}.npy", part)
+        else:
+            parquet.write_table(pa.table({f"c{j}": part[:, j] for j in range(x.shape[1])}), parts / f"{number}.parquet")
+    call("fit", "kmeans", parts, "--k", K, "--n-init", 1, "--stream", "--out", tmp_path / "run")
+    call("report", tmp_path / "run", "--quiet")
+    call("profile", tmp_path / "run")
+    call("predict", tmp_path / "run", parts, "--out", tmp_path / "labels.csv")
+    assert_same_labels(tmp_path / "labels.csv", tmp_path / "run" / "labels.csv")
+    np.testing.assert_array_equal(load(str(parts / f"*{ending}")).x, x)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import shutil
 
 import jax
@@ -117,6 +120,24 @@ def test_a_save_that_fails_leaves_what_was_there(saved, monkeypatch, broken):
                 saved.save(number, LIKE, {})
     assert [path.name for path in saved.folder.iterdir()] == ["checkpoint-0000000004"]
     assert bits(saved.restore(LIKE).state) == bits(STATE)
+
+
+def test_a_full_disk_is_an_error_of_the_system(saved, monkeypatch, capfd):
+    class Full(contextlib.AbstractContextManager):
+        """Writer of Orbax, whose library reports a full disk by a ValueError."""
+
+        def save(self, *_):
+            logging.getLogger("absl").error("Traceback of many lines")
+            raise ValueError('RESOURCE_EXHAUSTED: Error writing "8/0" [No space left on device]\nmore')
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(checkpoint, "_checkpointer", Full)
+    with pytest.raises(OSError, match=r"No space left on device: .*arrays'$") as error:
+        saved.save(9, STATE, {})
+    assert error.value.errno == errno.ENOSPC
+    assert not capfd.readouterr().err
 
 
 def test_the_newest_two_stay(tmp_path):

@@ -109,3 +109,23 @@ def test_a_checkpoint_of_other_data_is_refused(cloud, tmp_path, monkeypatch):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256 does not match"), resumable(tmp_path):
         fit(cloud)
+
+
+def test_a_full_disk_ends_no_fit(cloud, whole, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxcluster.core.checkpoint._write_arrays", full)
+    with (
+        resumable(tmp_path, every_seconds=0),
+        pytest.warns(UserWarning, match="steps could not be written to .*: No sp"),
+    ):
+        again = fit(cloud)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_checkpoints_are_in_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="file is no folder"), resumable(tmp_path / "file"):
+        raise AssertionError

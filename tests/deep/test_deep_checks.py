@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -28,6 +30,14 @@ from jaxcluster import (
 from jaxcluster.core.validation import check_cluster
 from jaxcluster.deep import nets
 from jaxcluster.estimators.deep.checks import check_image_shape, flat_images
+
+
+@dataclass
+class Thawed:
+    """View that is not frozen."""
+
+    def __call__(self, key, x):
+        return x
 
 
 class Listed(nnx.Linear):
@@ -85,6 +95,8 @@ OF_SOME = [
     (DEC, {"tol": "auto"}, TypeError, "tol must be a number"),
     (DEC, {"n_init": 0}, ValueError, "n_init=0 must be at least 1"),
     (DEC, {"decoder": 3}, TypeError, "decoder=3 of type int"),
+    (DEC, {"augment": Thawed()}, TypeError, "augment of type Thawed cannot be compared.*frozen=True"),
+    (SwAV, {"views": Thawed()}, TypeError, "views of type Thawed cannot be compared.*frozen=True"),
     (DEC, {"augment": 3}, TypeError, "augment=3 must be True, False, or called"),
     (IDEC, {"gamma": np.inf}, ValueError, "gamma=inf must be finite"),
     (DCN, {"weight": -1}, ValueError, "weight=-1 must be at least 0"),

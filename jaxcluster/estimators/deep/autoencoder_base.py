@@ -283,8 +283,8 @@ class AutoencoderClusterer(DeepEstimator):
             validation.check_positive("tol", self.tol, zero=True)
         if self.augment is True and self.image_shape is None:
             raise ValueError("augment=True shifts and turns images: pass image_shape=(height, width) of the rows too.")
-        if self.augment is not None and not isinstance(self.augment, bool) and not callable(self.augment):
-            raise TypeError(f"augment={self.augment!r} must be True, False, or called with a key and rows.")
+        if self.augment is not None and not isinstance(self.augment, bool):
+            checks.check_view("augment", self.augment, "True, False")
 
     def _check_networks(self, autoencoder: Autoencoder, rows: np.ndarray) -> None:
         """Raise ValueError if codes or reconstructions have a wrong shape."""

@@ -86,6 +86,25 @@ def check_network(name: str, network: Any) -> None:
     raise TypeError(f"{name}={network!r} of type {type(network).__qualname__} must be None or a flax.nnx.Module.")
 
 
+def check_view(name: str, view: Any, otherwise: str) -> None:
+    """Raise TypeError unless ``view`` can be called with a key and rows, and compared.
+
+    Args:
+        name: of the parameter.
+        view: its value, a function or an object.
+        otherwise: what else the parameter may be, for the message.
+    """
+    if not callable(view):
+        raise TypeError(f"{name}={view!r} must be {otherwise}, or called with a key and rows.")
+    try:
+        hash(view)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} of type {type(view).__name__} cannot be compared, as JAX asks of what it compiles ({error}). "
+            "Make its class a dataclass with frozen=True, and its fields tuples or numbers."
+        ) from error
+
+
 def output_shape(name: str, network: Callable[..., Any], d: int) -> tuple[int, ...]:
     """Evaluate a network abstractly on one row of d columns.
 

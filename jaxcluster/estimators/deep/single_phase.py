@@ -15,6 +15,7 @@ from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.trainer import train
 from jaxcluster.deep.views import Views, image_views, table_views
 from jaxcluster.estimators.deep.base import DeepEstimator, NetworkEstimator
+from jaxcluster.estimators.deep.checks import check_view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -168,5 +169,5 @@ class AugmentationEstimator(SinglePhaseEstimator, DeepEstimator):
         super()._check_params(n, d)
         if isinstance(self.views, str):
             validation.check_choice("views", self.views, ("auto",))
-        elif self.views is not None and not callable(self.views):
-            raise TypeError(f"views={self.views!r} must be 'auto', None, or called with a key and rows.")
+        elif self.views is not None:
+            check_view("views", self.views, "'auto', None")
