@@ -61,13 +61,24 @@ def test_finds_separate_blobs(fitted, blobs, name):
     assert labels.flags.writeable
 
 
-@pytest.mark.parametrize("name", CLUSTERERS)
-def test_permuting_rows_permutes_labels_and_refits(fitted, rows, name):
-    order = np.random.default_rng(5).permutation(len(rows))
-    again = make(name).fit(rows[order])
-    assert same_partition(fitted(name).labels_[order], again.labels_, MIN_RAND_INDEX.get(name, 1))
-    np.testing.assert_array_equal(again.fit_predict(rows), fitted(name).labels_)
-    assert repr(again) == repr(fitted(name))
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_clone_fits_rows_in_any_order_and_a_frame(fitted, rows, name):
+    """Permuted rows have permuted labels; a frame of float64, which names the columns, has the labels of float32."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(rows.astype(np.float64), columns=list("abcde"))
+    estimator, again = fitted(name), clone(fitted(name))
+    if name in CLUSTERERS:
+        order = np.random.default_rng(5).permutation(len(rows))
+        labels = again.fit(rows[order]).labels_
+        assert same_partition(estimator.labels_[order], labels, MIN_RAND_INDEX.get(name, 1))
+        np.testing.assert_array_equal(again.fit_predict(frame), estimator.labels_)
+    else:
+        again.fit(frame)
+        np.testing.assert_array_equal(clone(again).fit(rows).embedding_, estimator.embedding_)
+    assert again.feature_names_in_.tolist() == list("abcde")
+    assert repr(again) == repr(estimator)
+    if name in PREDICTORS:
+        np.testing.assert_array_equal(again.predict(frame), estimator.labels_)
 
 
 @pytest.mark.parametrize("name", [name for name in CLUSTERERS if "order" in ESTIMATORS[name]().get_params()])
@@ -149,20 +160,9 @@ def test_row_is_predicted_alike_alone_and_among_others(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_save_and_load_are_exact_and_a_clone_fits(fitted, rows, name, tmp_path):
-    """One of float64, which names the columns and gives the labels of float32."""
-    pandas = pytest.importorskip("pandas")
-    estimator = fitted(name)
-    back = saved_and_loaded(estimator, rows, tmp_path / "model")
-    frame = pandas.DataFrame(rows.astype(np.float64), columns=list("abcde"))
-    again = clone(back).fit(frame)
-    assert again.feature_names_in_.tolist() == list("abcde")
-    if name in CLUSTERERS:
-        np.testing.assert_array_equal(again.labels_, estimator.labels_)
-    else:
-        np.testing.assert_array_equal(again.fit(rows).embedding_, estimator.embedding_)
-    if name in PREDICTORS:
-        np.testing.assert_array_equal(again.predict(frame), estimator.labels_)
+def test_save_and_load_are_exact(fitted, rows, name, tmp_path):
+    """All attributes and parameters come back, so that a loaded model refits as one does that was not saved."""
+    saved_and_loaded(fitted(name), rows, tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -3,7 +3,7 @@ batches that have nothing to teach: equal rows, one class, no positives, no labe
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -170,12 +170,17 @@ OF_ANY_UNIT = {
 }
 
 
+@cache
+def of_any_unit(name):
+    return jax.jit(jax.value_and_grad(lambda floats: OF_ANY_UNIT[name](*floats)))
+
+
 @pytest.mark.parametrize("unit", [1e-22, 3e18, 1e22])
 @pytest.mark.parametrize("name", OF_ANY_UNIT)
 def test_squares_beyond_float32_are_no_matter(name, unit):
     """A value beyond float32 is infinite, and its gradient is that of float64."""
     floats = [np.asarray(each * unit, np.float32) for each in (Z, OTHER)]
-    run = jax.value_and_grad(lambda floats: OF_ANY_UNIT[name](*floats))
+    run = of_any_unit(name)
     value, grads = run([jnp.asarray(each) for each in floats])
     with jax.enable_x64(True):
         right, right_grads = jax.device_get(run([jnp.asarray(each, float) for each in floats]))
@@ -235,10 +240,10 @@ def test_nan_samples_of_weight_zero_are_ignored(name):
     value_and_grad = jax.jit(jax.value_and_grad(WEIGHTED[name]))
     padded = jnp.concatenate([z[:2], jnp.full((2, D), jnp.nan), z[4:]])
     value, grad = value_and_grad(padded, jnp.asarray([1.0, 1, 0, 0, 1, 1]))
-    expected = WEIGHTED[name](jnp.concatenate([z[:2], z[4:]]), None)
+    expected = jax.jit(partial(WEIGHTED[name], w=None))(jnp.concatenate([z[:2], z[4:]]))
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert np.isfinite(grad).all()
     value, grad = value_and_grad(padded, jnp.zeros(N))
     assert value == 0
     assert not grad.any()
-    assert WEIGHTED[name](z, np.zeros(N)) == 0
+    assert jax.jit(partial(WEIGHTED[name], w=np.zeros(N)))(z) == 0

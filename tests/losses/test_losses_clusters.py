@@ -81,7 +81,7 @@ def test_deep_k_means_is_the_formula(alpha):
 
 def test_a_fit_of_soft_k_means_has_gradient_zero(key):
     fit = soft_kmeans.fit(key, X.astype(np.float32), 2, variance=0.5, tol=0.0)
-    grad = jax.grad(lambda centers: losses.soft_kmeans_loss(X.astype(np.float32), centers, variance=0.5))
+    grad = jax.jit(jax.grad(lambda centers: losses.soft_kmeans_loss(X.astype(np.float32), centers, variance=0.5)))
     assert np.abs(grad(fit.state.centers)).max() < 1e-5
     assert np.abs(grad(fit.state.centers + 0.1)).max() > 1e-2
 

@@ -294,7 +294,7 @@ def test_negatives_are_drawn_by_their_distance():
     angles = np.array([0.0, 0.1, 0.6, 1.2, 2.5])
     z = np.column_stack([np.cos(angles), np.sin(angles), np.zeros((5, 3))])
     labels = np.array([0, 0, 1, 1, 1])
-    draws, mask = jax.vmap(lambda key: losses.distance_weighted_negatives(key, z, labels))(
+    draws, mask = jax.jit(jax.vmap(lambda key: losses.distance_weighted_negatives(key, z, labels)))(
         jax.random.split(jax.random.key(0), 2_000)
     )
     d = np.linalg.norm(unit(z)[0] - unit(z)[2:4], axis=1)

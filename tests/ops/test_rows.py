@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def test_distances_are_those_of_differences(scale):
     labels, distance = nearest(rows, centers)
     np.testing.assert_array_equal(labels, expected.argmin(axis=1))
     np.testing.assert_allclose(distance, expected.min(axis=1), rtol=1e-4)
-    np.testing.assert_allclose(words.distances_to_few(rows, centers), expected, rtol=1e-4)
-    assigned = words.distances_to_assigned(rows, centers, LABELS)
+    np.testing.assert_allclose(jax.jit(words.distances_to_few)(rows, centers), expected, rtol=1e-4)
+    assigned = jax.jit(words.distances_to_assigned)(rows, centers, LABELS)
     np.testing.assert_allclose(assigned, expected[np.arange(90), LABELS], rtol=1e-4)
     assert distance[0] == distance[5] == distance[20] == 0
 
@@ -52,8 +53,8 @@ def test_distances_are_those_of_differences(scale):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_distances_to_centers_are_those_of_dense_rows(metric):
     centers = jnp.concatenate([CENTERS, jnp.zeros_like(CENTERS[:1])])
-    ours = words.distances_to_centers(ROWS, centers, metric)
-    theirs = words.distances_to_centers(jnp.asarray(X), centers, metric)
+    distances = jax.jit(words.distances_to_centers, static_argnums=2)
+    ours, theirs = (distances(rows, centers, metric) for rows in (ROWS, jnp.asarray(X)))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-4)
 
 

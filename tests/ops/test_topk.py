@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def test_ties_go_to_the_lower_row():
 @pytest.mark.parametrize("tile", [1, 13, 64, 100, 500])
 def test_the_tile_does_not_matter(tile):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(100, 3)), jnp.float32)
-    whole, tiled = k_nearest(x, 4), k_nearest(x, 4, tile=tile)
+    whole, tiled = (jax.jit(partial(k_nearest, k=4, **options))(x) for options in ({}, {"tile": tile}))
     np.testing.assert_array_equal(whole[0], tiled[0])
 
 
@@ -59,7 +61,7 @@ def test_pairs_of_all_rows_are_never_held():
 
 def test_vmap_equals_a_loop():
     x = jnp.asarray(np.random.default_rng(2).normal(size=(3, 40, 2)), jnp.float32)
-    index, _ = jax.vmap(lambda x: k_nearest(x, 5, tile=16))(x)
+    index, _ = jax.jit(jax.vmap(lambda x: k_nearest(x, 5, tile=16)))(x)
     for one, part in zip(index, x, strict=True):
         np.testing.assert_array_equal(one, k_nearest(part, 5)[0])
 
