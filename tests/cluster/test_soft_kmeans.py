@@ -177,15 +177,18 @@ def test_annealing_beats_random_starts(many_blobs):
 def test_annealing_ends_in_a_fit_with_its_gradient(small, key):
     x, _, w = (each.astype(np.float32) for each in small)
 
-    def loss(x, run):
-        return jnp.sum(jnp.square(run(x).state.centers))
-
     options = {"variance": 0.4, "weights": w, "tol": 1e-10, "max_steps": 1000}
-    annealed = jax.jit(lambda x: soft_kmeans.anneal(key, x, 2, **options))
-    found = annealed(x)
-    fitted = partial(soft_kmeans.fit, key, k=2, init=np.asarray(found.state.centers), **options)
-    np.testing.assert_allclose(found.state.centers, fitted(x=x).state.centers, atol=1e-3)
-    gradient, wanted = (jax.jit(jax.grad(partial(loss, run=run)))(x) for run in (annealed, lambda x: fitted(x=x)))
+
+    def with_gradient(run, **start):
+        def loss(x):
+            centers = run(key, x, 2, **start, **options).state.centers
+            return jnp.sum(jnp.square(centers)), centers
+
+        return jax.jit(jax.grad(loss, has_aux=True))(x)
+
+    gradient, annealed = with_gradient(soft_kmeans.anneal)
+    wanted, fitted = with_gradient(soft_kmeans.fit, init=np.asarray(annealed))
+    np.testing.assert_allclose(annealed, fitted, atol=1e-3)
     np.testing.assert_allclose(gradient, wanted, rtol=1e-2, atol=1e-3)
     hard = soft_kmeans.anneal(key, x, 2, **{**options, "variance": 0.0})
     np.testing.assert_array_equal(hard.labels, kmeans.predict(hard.state.centers, x))

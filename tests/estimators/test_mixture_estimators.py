@@ -128,8 +128,11 @@ def test_missing_cells_pass_on_request_alone(blobs):
         estimator.predict(np.where(np.isnan(x), np.inf, x))
 
 
+STREAMED = {"covariance_type": "diag", "init_params": "k-means++", "random_state": 0}
+
+
 def test_streams_and_batches_come_near_to_the_fit(blobs):
-    options = {"covariance_type": "diag", "init_params": "k-means++", "random_state": 0}
+    options = STREAMED
     whole = GaussianMixture(4, **options).fit(blobs.x)
     stream = GaussianMixture(4, **options)
     for batch in np.split(blobs.x, 3) * 2:
@@ -145,9 +148,7 @@ def test_streams_and_batches_come_near_to_the_fit(blobs):
 
 
 def test_a_stream_goes_on_after_a_load(blobs, tmp_path):
-    stream = GaussianMixture(4, covariance_type="diag", init_params="k-means++", random_state=0).partial_fit(
-        blobs.x[:100]
-    )
+    stream = GaussianMixture(4, **STREAMED).partial_fit(blobs.x[:100])
     stream.save(tmp_path / "model")
     stream.partial_fit(blobs.x[100:200])
     back = load(tmp_path / "model").partial_fit(blobs.x[100:200])
@@ -251,6 +252,6 @@ def test_published_weights_start_scikit_learn(make, blobs):
 
 @pytest.mark.parametrize("partly", [False, True])
 def test_weights_of_streams_sum_to_1_in_float64(partly, blobs):
-    estimator = GaussianMixture(4, random_state=0, batch_size=100)
-    (estimator.partial_fit if partly else estimator.fit)(blobs.x.astype(np.float64))
+    estimator = GaussianMixture(4, batch_size=64, **STREAMED)
+    (estimator.partial_fit if partly else estimator.fit)(blobs.x[: 100 if partly else None].astype(np.float64))
     np.testing.assert_allclose(estimator.weights_.sum(), 1, rtol=0, atol=1e-15)

@@ -196,7 +196,7 @@ def test_functions_of_traced_sparse_rows(fitted):
         np.testing.assert_array_equal(labels, fitted.labels_)
         np.testing.assert_allclose(inertia, fitted.inertia_, rtol=1e-5)
     with pytest.raises(TypeError, match="A gradient through a fit of sparse rows"):
-        jax.grad(lambda w: kmeans.fit(keys[0], rows, 4, weights=w, **start).state.inertia)(np.ones(120, np.float32))
+        jax.jit(jax.grad(lambda w: kmeans.fit(keys[0], rows, 4, weights=w, **start).state.inertia))(np.ones(120))
 
 
 DENSE = [name for name, estimator in ESTIMATORS.items() if name not in SPARSE and not estimator.info.takes_categories]

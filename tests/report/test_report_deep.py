@@ -110,7 +110,8 @@ def test_what_does_not_fit_is_refused(rows, training, tmp_path, changed, message
 
 
 def test_network_without_decoder_shows_nearest_rows(rows, tmp_path):
-    model = SwAV(2, hidden=(8,), latent=2, projection=None, n_prototypes=5, epochs=1, random_state=0).fit(rows)
+    tiny = {"hidden": (8,), "latent": 2, "projection": None, "n_prototypes": 5, "epochs": 1}
+    model = SwAV(2, **tiny, random_state=0, select="trained").fit(rows)
     training = Training(**model.report_parts(rows)["training"])
     assert (training.returned, training.decoded, training.samples) == (None, None, None)
     assert (training.endless, training.epochs) == (True, 1)
