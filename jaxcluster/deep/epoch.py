@@ -169,7 +169,7 @@ class CompiledTrainer:
         self.spec = spec._replace(watched_rest=_finite_leaves(rest), watched_opt=watched_opt)
         zero = jnp.int32(0)
         # Epochs donate the buffers of their state, so no two leaves may be the same array: hence the copy.
-        initial = jax.tree.map(jnp.copy, TrainState(params, rest, opt_state, zero, zero, zero))
+        initial = _copied(TrainState(params, rest, opt_state, zero, zero, zero))
         self.initial_state = rows.replicate(initial)
 
     def refresh(
@@ -249,12 +249,12 @@ class CompiledTrainer:
         if not self.has_refresh:
             return True
         features = self._features(state) if features is None else features
-        if not bool(_all_finite(features)):
+        if not bool(_are_finite(features)):
             return False
         if not overrides(self.module, "assign"):
             return True
         states = (*state.params.values(), state.rest)
-        return bool(_all_finite(map_split_module(self.spec.graphdef, states, "assign", features)))
+        return bool(_are_finite(map_split_module(self.spec.graphdef, states, "assign", features)))
 
     def eval_state(self, state: TrainState) -> TrainState:
         """The state with the optimizer's evaluation parameters, see `optimizers.evaluation_params`."""
@@ -268,7 +268,7 @@ class CompiledTrainer:
 
     def build_module(self, state: TrainState) -> ClusteringModule:
         """A copy of the module with the variables of ``state``, in evaluation mode; of a mesh on its first device."""
-        variables = jax.tree.map(jnp.copy, (*state.params.values(), state.rest))
+        variables = _copied((*state.params.values(), state.rest))
         if self.rows.first_device is not None:
             # Gathered: the compiler may have spread a variable over the devices, as it does SwAV's queue.
             variables = jax.device_put(jax.tree.map(whole, variables), self.rows.first_device)
@@ -286,7 +286,7 @@ class CompiledTrainer:
             rows = weighted_batches(self.order_key, first, refresh.weight, **options)
         chunks = rows.reshape(self.steps, self.batches_per_step, self.batch_size)
         metrics = []
-        state = jax.tree.map(jnp.copy, state)
+        state = _copied(state)
         for chunk in self.rows.chunks(chunks, refresh.target):
             check_stopped(self.rows.mesh)
             state, of_chunk = _steps(self.spec, self.rows.resident, watch, state, chunk, self.step_key, last)
@@ -468,9 +468,19 @@ def _all_finite(tree: Any, watched: tuple[bool, ...] | None = None) -> Bool[Arra
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in checked], bool))
 
 
+_are_finite = jax.jit(_all_finite)
+
+
+@jax.jit
+def _copied(tree: Any) -> Any:
+    """A copy of all arrays, by one program for all their shapes."""
+    return jax.tree.map(jnp.copy, tree)
+
+
 def _finite_leaves(tree: Any) -> tuple[bool, ...]:
-    """For each leaf, whether all its numbers are finite."""
-    return tuple(not _is_inexact(leaf) or bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+    """For each leaf, whether all its numbers are finite; on the host, where no program is compiled for each shape."""
+    leaves = jax.tree.leaves(tree)
+    return tuple(not _is_inexact(leaf) or bool(np.isfinite(np.asarray(whole(leaf))).all()) for leaf in leaves)
 
 
 def _is_inexact(leaf):

@@ -27,7 +27,7 @@ from trainer_problems import (
 )
 
 from jaxcluster.checkpoint import Checkpoints
-from jaxcluster.deep import Autoencoder, train
+from jaxcluster.deep import Autoencoder, epoch, train
 from jaxcluster.deep.batches import shuffled_batches
 from jaxcluster.deep.nets import MLP
 from jaxcluster.sharding import row_mesh
@@ -315,3 +315,11 @@ def test_rows_of_any_dtype_are_computed_in_float32(dtype):
     assert_same(trained, fit(Line(), x=rows, epochs=1, optimizer=PLAIN))
     with pytest.raises(TypeError, match="x has dtype object, which is not numeric"):
         fit(Line(), x=X.astype(object))
+
+
+def test_no_shape_of_a_network_has_a_program_of_its_own(compiles):
+    state = {str(i): jnp.asarray(X[:i, :1]) for i in range(5, 15)}
+    with compiles() as seen:
+        assert all(epoch._finite_leaves(state))
+        epoch._copied(state)
+    assert seen.count == 1
