@@ -146,6 +146,7 @@ FAMILIES: dict[str, Family] = {
     "DeepCluster": _deep(lambda: jc.DeepCluster(4, hidden=(64,), **EPOCHS)),
     "SwAV": _deep(lambda: jc.SwAV(4, hidden=(64,), **EPOCHS)),
     "metric embedding": _deep(lambda: jc.MetricEmbedding(4, hidden=(64,), **EPOCHS)),
+    "self-supervised embedding": _deep(lambda: jc.SelfSupervisedEmbedding(4, hidden=(64,), projection=32, **EPOCHS)),
     "TEMI": _deep(lambda: jc.TEMI(4, **HEADS)),
     "SCAN": _deep(lambda: jc.SCAN(4, **HEADS)),
     "TURTLE": _deep(lambda: jc.TURTLE(4, **HEADS)),

@@ -35,6 +35,7 @@ _OBJECTS = {
     "RefreshResult": "protocol",
     "Snapshots": "callbacks",
     "SCAN": "neighbor_heads",
+    "SelfSupervised": "self_supervised",
     "SwAV": "swav",
     "TEMI": "neighbor_heads",
     "TURTLE": "turtle",

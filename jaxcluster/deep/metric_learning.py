@@ -15,12 +15,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcluster.cluster import kmeans
 from jaxcluster.core import validation
-from jaxcluster.deep.autoencoder import latent_mean
-from jaxcluster.deep.latent_kmeans import LatentCenters
-from jaxcluster.deep.protocol import Batch, RefreshResult
-from jaxcluster.deep.views import Views, apply_to_views, count_views, stack_views
+from jaxcluster.deep.cosine_embedding import CosineEmbedding
+from jaxcluster.deep.protocol import Batch
+from jaxcluster.deep.views import Views, apply_to_views
 from jaxcluster.losses.contrastive import contrastive_loss, supervised_contrastive_loss
 from jaxcluster.losses.triplet import (
     MINING,
@@ -31,16 +29,12 @@ from jaxcluster.losses.triplet import (
     positive_mask,
 )
 from jaxcluster.ops.differences import distances
-from jaxcluster.ops.distance import normalize
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray
 
 LOSSES = ("contrastive", "triplet", "nt-xent", "supervised-contrastive")
 
-COLLAPSE_VARIANCE = 1e-6
-"""Mean squared distance of all codes, which have length 1, from their mean, below which they are collapsed."""
 
-
-class MetricEmbedding(LatentCenters):
+class MetricEmbedding(CosineEmbedding):
     """An encoder with codes of length 1, trained by a metric learning loss, and spherical k-means of the codes.
 
     Samples with the same label in ``batch.y`` are positives of each other. Samples of label −1, or all without ``y``,
@@ -86,34 +80,15 @@ class MetricEmbedding(LatentCenters):
         views: Views | None = None,
         n_init: int = 20,
     ):
-        super().__init__(
-            jnp.zeros((validation.check_count("k", k), validation.check_count("latent", latent)), jnp.float32)
-        )
+        super().__init__(encoder, k, latent, views=views, n_init=n_init)
         validation.check_choice("loss", loss, LOSSES)
         validation.check_choice("mining", mining, MINING)
         if loss == "nt-xent" and views is None:
             raise ValueError("loss='nt-xent' learns from views of rows alone, and there are none. Pass views.")
-        self.encoder, self.kind, self.mining, self.views = encoder, loss, mining, views
-        self.n_init = validation.check_count("n_init", n_init)
+        self.kind, self.mining = loss, mining
         self.margin = validation.check_positive("margin", margin)
         default = 0.5 if loss == "nt-xent" else 0.1
         self.temperature = default if temperature is None else validation.check_positive("temperature", temperature)
-
-    def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
-        """Code of each sample, of length 1."""
-        return normalize(jnp.float32(latent_mean(self.encoder(x))))
-
-    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
-        """Check for collapse; there are no clusters before `finalize`."""
-        variance = jnp.mean(jnp.sum(jnp.square(z - jnp.mean(z, axis=0, keepdims=True)), axis=1))
-        return RefreshResult(None, collapsed=variance < COLLAPSE_VARIANCE)
-
-    def finalize(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
-        """Final clusters and centers by spherical k-means on the codes of all samples."""
-        fit = kmeans.fit(key, z, self.centers.shape[0], n_init=self.n_init, metric="cosine")
-        self.centers[...] = fit.state.centers
-        self.update_variance(z, fit.labels)
-        return self.refresh(z, key)._replace(labels=fit.labels)
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Loss of a batch, see the class.
@@ -160,14 +135,6 @@ class MetricEmbedding(LatentCenters):
         # n² × latent differences are never stored.
         pairs = distances(z, z).reshape(-1, 1)
         return contrastive_loss(pairs, jnp.zeros_like(pairs), same.reshape(-1), margin=self.margin, weights=weights)
-
-    def _stacks(self, key, x):
-        """Two or more views of the samples, or the samples themselves."""
-        first_key, second_key = jax.random.split(key)
-        stacks = stack_views(self.views, first_key, x)
-        if self.views is None or count_views(stacks) > 1:
-            return stacks
-        return (jnp.concatenate([*stacks, *stack_views(self.views, second_key, x)]),)
 
 
 def _zero_loss(z, labels):

@@ -131,6 +131,11 @@ CLASSES = {
         "deep",
         "metric learning from labels or augmented views, and k-means of the codes",
     ),
+    "self-supervised-embedding": ClassEntry(
+        "deep.self_supervised_embedding:SelfSupervisedEmbedding",
+        "deep",
+        "SimCLR, BYOL, SimSiam, Barlow Twins, VICReg or DINO from augmented views, and k-means of the codes",
+    ),
     "joint-clustering": ClassEntry(
         "deep.dec:JointClustering", "deep", "semi-supervised deep clustering, with the classes of some rows known"
     ),

@@ -66,6 +66,12 @@ def swav():
     return deep.SwAV(projector(), views.table_views(crops=(2, 1)), K, 5, L, **options)
 
 
+def joint_embedding(objective, predictor):
+    last = nets.Prototypes(L, 5, rngs=nnx.Rngs(0)) if objective == "dino" else projector(L)
+    options = {"projector": last, "predictor": predictor, "n_steps": 20, "n_init": 2}
+    return deep.SelfSupervised(projector(), K, L, views=views.table_views(), objective=objective, **options)
+
+
 class Layered(deep.ClusteringModule):
     """A network with a layer that clusters its batch."""
 
@@ -102,6 +108,8 @@ MODULES = {
     "triplet": lambda: deep.MetricEmbedding(projector(), K, L, loss="triplet", mining="all", n_init=2),
     "NT-Xent": lambda: deep.MetricEmbedding(projector(), K, L, loss="nt-xent", views=views.table_views(), n_init=2),
     "SupCon": lambda: deep.MetricEmbedding(projector(), K, L, views=views.table_views(), n_init=2),
+    "BYOL": lambda: joint_embedding("byol", nets.MLP((L, 6, L), rngs=nnx.Rngs(0))),
+    "DINO": lambda: joint_embedding("dino", None),
     "soft k-means layer": lambda: Layered("soft_kmeans", variance=1.0),
     "mixture layer": lambda: Layered("gmm"),
 }

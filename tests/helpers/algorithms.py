@@ -166,6 +166,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "deepcluster": {**SINGLE_PHASE, "latent": 8, "update_interval": 20, "epochs": 6},
     "swav": {**SINGLE_PHASE, "latent": 8, "projection": None, "n_prototypes": 12, "freeze_steps": 10, "epochs": 6},
     "metric-embedding": {**SINGLE_PHASE, "latent": 8, "epochs": 20},
+    "self-supervised-embedding": {**SINGLE_PHASE, "latent": 8, "projection": 32, "epochs": 10},
     "temi": {"n_heads": 2, "hidden": (), "batch_size": 100, "epochs": 60, "learning_rate": 0.02},
     "scan": {"n_heads": 2, "hidden": (), "batch_size": 100, "epochs": 40, "learning_rate": 0.05},
     "turtle": {"n_heads": 2, "batch_size": 100, "epochs": 30, "learning_rate": 0.05, "inner_rate": 0.05},
@@ -203,7 +204,7 @@ PREDICTORS = [name for name in ESTIMATORS if hasattr(ESTIMATORS[name], "predict"
 """Estimators that label new rows."""
 
 MIN_RAND_INDEX = {"hdbscan": 0.98, "clustergan": 0.95, "contrastive-clustering": 0.95}
-MIN_RAND_INDEX |= dict.fromkeys(("deepcluster", "swav", "metric-embedding"), 0.9)
+MIN_RAND_INDEX |= dict.fromkeys(("deepcluster", "swav", "metric-embedding", "self-supervised-embedding"), 0.9)
 """The adjusted Rand index with which methods find the four blobs, in any order of the rows, where it is not 1.
 
 A row that is farther from its neighbors than from two blobs is joined to either by an edge of the same length, and the

@@ -14,7 +14,7 @@ from jaxcluster.deep.nets.conv import (
     as_images,
     downsampled_size,
 )
-from jaxcluster.deep.nets.dense import MLP, GaussianHead, Projector, VariationalEncoder, mirror
+from jaxcluster.deep.nets.dense import MLP, GaussianHead, Projector, Prototypes, VariationalEncoder, mirror
 
 __all__ = [
     "MLP",
@@ -23,6 +23,7 @@ __all__ = [
     "ConvNet",
     "GaussianHead",
     "Projector",
+    "Prototypes",
     "ResNet",
     "VariationalEncoder",
     "as_image_shape",

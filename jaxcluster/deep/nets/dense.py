@@ -19,6 +19,7 @@ from flax import nnx
 
 from jaxcluster.core import validation
 from jaxcluster.deep.nets.layers import batch_norm, glorot, he
+from jaxcluster.ops.distance import inner_products, normalize
 from jaxcluster.types import Array, ArrayLike, Float
 
 
@@ -89,6 +90,34 @@ class Projector(nnx.Module):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = jax.nn.relu(norm(layer(x)))
         return jnp.float32(self.last(x))
+
+
+class Prototypes(nnx.Module):
+    """Cosines of vectors and learned prototypes: a linear layer with weights, and inputs, of length 1.
+
+    The last layer of DINO's projector, whose outputs are the logits of the prototypes.
+
+    Args:
+        width: of the vectors.
+        n_prototypes: number of prototypes.
+        rngs: its stream "params" draws the prototypes.
+
+    Raises:
+        ValueError, TypeError: numbers below 1 or not integers.
+    """
+
+    def __init__(self, width: int, n_prototypes: int, *, rngs: nnx.Rngs):
+        shape = validation.check_count("n_prototypes", n_prototypes), validation.check_count("width", width)
+        self.vectors = nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32))
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of a layer of the same widths, besides ``rngs``."""
+        n_prototypes, width = self.vectors.shape
+        return {"width": width, "n_prototypes": n_prototypes}
+
+    def __call__(self, z: Float[Array, "n w"]) -> Float[Array, "n m"]:
+        """Cosines (n_samples, n_prototypes), float32."""
+        return inner_products(normalize(jnp.float32(z)), normalize(self.vectors[...]))
 
 
 class GaussianHead(nnx.Module):
