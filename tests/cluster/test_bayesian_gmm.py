@@ -190,12 +190,12 @@ def test_weight_equals_repetition(covariance):
 
 
 def test_vmap_equals_a_loop():
-    x = jnp.asarray([1.0, 2.0, 0.5])[:, None, None] * IRIS.astype(np.float32)
-    priors = jnp.asarray([0.01, 1.0, 100.0])
-    one = jax.jit(lambda x, prior: fit(x, "spherical", weight_concentration_prior=prior))
-    together = jax.vmap(one)(x, priors)
+    x = np.float32([1.0, 2.0, 0.5])[:, None, None] * IRIS.astype(np.float32)
+    priors = np.float32([0.01, 1.0, 100.0])
+    together = jax.jit(jax.vmap(lambda x, prior: fit(x, "spherical", weight_concentration_prior=prior)))(x, priors)
     for i in range(3):
-        assert_same_fit(one(x[i], priors[i]), jax.tree.map(lambda leaf, i=i: leaf[i], together))
+        one = fit(x[i], "spherical", weight_concentration_prior=float(priors[i]))
+        assert_same_fit(one, jax.tree.map(lambda leaf, i=i: leaf[i], together))
 
 
 def test_superfluous_components_get_no_weight():
