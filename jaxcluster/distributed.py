@@ -11,6 +11,7 @@ starts processes on this machine; Slurm, Open MPI and Kubernetes start them on m
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -46,6 +47,9 @@ ADDRESS, COUNT, INDEX = "JAXCLUSTER_ADDRESS", "JAXCLUSTER_PROCESSES", "JAXCLUSTE
 PIPE = "JAXCLUSTER_PIPE"
 """Environment variable with the number of the end of a pipe that closes when the process of `launch` is gone."""
 
+NOTICE = "JAXCLUSTER_NOTICE"
+"""Environment variable with the number of the end of a pipe by which the first process says that it fails."""
+
 START_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 60, 10, 20
 """Time to wait for all processes at the start, for a sign of life of each, and for all of them at the end."""
 
@@ -54,6 +58,8 @@ SPARE_SECONDS = 10
 
 POLL_SECONDS, GRACE_SECONDS = 0.1, 5.0
 """Time between two looks at the processes, and time that one has to end before it is killed."""
+
+_notice: int | None = None
 
 
 def __dir__() -> list[str]:
@@ -123,7 +129,9 @@ def initialize(
         jax.config.update("jax_enable_preemption_service", preemption)
     _check_number(expected if expected is not None else processes)
     sys.excepthook = _end_on_error
-    # Taken out: the pipe is not open in what this process starts.
+    # Taken out: the pipes are not open in what this process starts.
+    global _notice
+    _notice = int(os.environ.pop(NOTICE)) if NOTICE in os.environ else None
     if (end := os.environ.pop(PIPE, None)) is not None:
         threading.Thread(target=_end_without_launcher, args=(int(end),), daemon=True).start()
 
@@ -158,14 +166,27 @@ def leave(code: int) -> None:
 
     Args:
         code: exit code. With 0 it first waits for the others to end too, for ``shutdown_timeout`` of `initialize`; with
-            any other it waits for nobody.
+            any other it waits for nobody. The first process of `launch` lets that end the others before itself, as XLA
+            would abort them with a page of its own messages.
     """
     if code == 0 and has_joined():
         # The process that coordinates the job must not be gone before the others have said that they leave.
         jax.distributed.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
+    if _notice is not None and code not in (0, *signals.EXIT_CODES.values()) and is_first():
+        _wait_to_be_ended(_notice, code)
     os._exit(code)
+
+
+def _wait_to_be_ended(notice, code):
+    """Let the process of `launch` end the others, and then this one, by SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
+    with suppress(OSError):  # that process is gone
+        os.write(notice, b"\0")
+        time.sleep(2 * GRACE_SECONDS)
 
 
 def count() -> int:
@@ -207,34 +228,34 @@ def launch(command: Sequence[str], processes: int, *, environment: Mapping[str, 
         address = f"127.0.0.1:{free.getsockname()[1]}"
     shared = {"JAX_PLATFORMS": "cpu", **os.environ, **(environment or {}), ADDRESS: address, COUNT: str(processes)}
     started: list[Any] = []
-    with _pipe() as end:
+    with _pipe() as watched, _pipe() as notices:
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
-        if end is not None:
-            shared[PIPE] = str(end)
-            options["pass_fds"] = (end,)
+        if watched and notices:
+            shared |= {PIPE: str(watched[0]), NOTICE: str(notices[1])}
+            options["pass_fds"] = (watched[0], notices[1])
         try:
             for number in range(processes):
                 started.append(subprocess.Popen(list(command), env={**shared, INDEX: str(number)}, **options))
-            _wait(started)
+            _wait(started, notices)
         finally:
             _end(started)
 
 
 @contextmanager
 def _pipe():
-    """The end of a pipe to read from, whose other end only this process has; None where processes cannot share it."""
+    """The ends of a pipe, to read from and to write to; None where processes cannot share it."""
     if os.name != "posix":
         yield None
         return
     ends = os.pipe()
     try:
-        yield ends[0]
+        yield ends
     finally:
         for end in ends:
             os.close(end)
 
 
-def _wait(started):
+def _wait(started, notices):
     """Wait until all processes have ended well.
 
     Raises:
@@ -242,6 +263,12 @@ def _wait(started):
     """
     while True:
         signals.check_stopped()
+        if notices and select.select(notices[:1], [], [], 0)[0]:
+            _end(started[1:])
+            _end(started[:1])
+            raise LaunchError(
+                f"process 0 of {len(started)} ended with exit code {started[0].returncode}, so the others were ended."
+            )
         codes = [process.poll() for process in started]
         if any(codes):
             # The end of one ends the others soon: the cause is a signal of someone else, before an error, before an

@@ -129,3 +129,17 @@ def test_launched_fits_write_one_run(tmp_path, monkeypatch):
     np.testing.assert_array_equal(*(read_labels(tmp_path / run / "labels.csv") for run in ("one", "two")))
     call("predict", tmp_path / "two", tmp_path / "rows.npy", "--out", tmp_path / "labels.csv")
     np.testing.assert_array_equal(read_labels(tmp_path / "labels.csv"), read_labels(tmp_path / "two" / "labels.csv"))
+
+
+def test_an_error_of_a_launched_fit_is_told_once(tmp_path):
+    np.save(tmp_path / "one.npy", np.ones((1, 3)))
+    words = ["launch", "--", "fit", "kmeans", str(tmp_path / "one.npy"), "--k", "1", "--out", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": ENVIRONMENT["PYTHONPATH"]}
+    ended = subprocess.run(
+        [sys.executable, "-m", "jaxcluster", *words], capture_output=True, text=True, env=environment, check=False
+    )
+    assert ended.returncode == 2
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("[Gloo]")]
+    assert len(lines) == 2, ended.stderr  # without those of XLA
+    assert lines[0] == f"Error: {tmp_path / 'one.npy'} has 1 rows for 2 processes. Start fewer of them."
+    assert lines[1] == "Error: process 0 of 2 ended with exit code 2, so the others were ended."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from jaxcluster.cli.options import Command, paragraphs, plain_flags
 from jaxcluster.cli.plan import plan
 from jaxcluster.cli.predict import embed, predict
 from jaxcluster.cli.report import profile, report
-from jaxcluster.cli.runtime import begin, info, launch
+from jaxcluster.cli.runtime import begin, follows, info, launch
 from jaxcluster.cli.score import score
 from jaxcluster.cli.sweep import sweep
 from jaxcluster.cli.transport import transport
@@ -36,6 +37,9 @@ REASONS = {
     "less_than": "must be less than {limit}",
 }
 """Reasons why a value is wrong, to follow it in a sentence, by the kind of the type checker's error."""
+
+FIRST_WORD_SECONDS = 2.0
+"""Time that an error of another process of a job waits for the first one, which most often has the same and ends it."""
 
 
 class Commands(TyperGroup):
@@ -61,13 +65,15 @@ class Commands(TyperGroup):
         debug = "--debug" in args
         args = [arg for arg in args if arg != "--debug"] or ["--help"]
         runs.ARGV.set(args)
-        signals.set_stop_message(signals.NOTHING_WRITTEN)
+        signals.set_stop_message("" if follows() else signals.NOTHING_WRITTEN)
         try:
             with warnings_in_one_line():
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
         except (UserError, UsageError) as error:
             if debug:
                 traceback.print_exc()
+            if follows():
+                time.sleep(FIRST_WORD_SECONDS)
             complain("Error", message_of(error), "red")
             code = 2
         code = code if isinstance(code, int) else 0

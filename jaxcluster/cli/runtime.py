@@ -68,14 +68,17 @@ def joined_by_launch(method: str) -> bool:
     """
     if ADDRESS not in os.environ:
         return False
-    if os.environ.get(INDEX, "0") != "0":
-        signals.set_stop_message("")  # before it joins, which takes seconds: the first process speaks for all
     from jaxcluster.estimators import ESTIMATORS
     from jaxcluster.estimators.registry import one_process_error
 
     if not ESTIMATORS.info(method).takes_processes:
         raise UserError(str(one_process_error(ESTIMATORS.info(method))))
     return True
+
+
+def follows() -> bool:
+    """True in a process of `jaxcluster launch` that is not the first."""
+    return os.environ.get(INDEX, "0") != "0"
 
 
 def join() -> None:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxcluster.core import checkpoint
+from jaxcluster.core import checkpoint, signals
 from jaxcluster.core.checkpoint import Checkpoint, Checkpoints
 from jaxcluster.core.messages import warn
 from jaxcluster.core.processes import from_first, spans_processes, writes_files
@@ -50,6 +50,7 @@ class FitCheckpoints:
 
     Attributes:
         interrupted: True if a loop was asked to stop.
+        latest: the loop that runs, its state, steps and progress after its last chunk; None before.
     """
 
     def __init__(self, folder: Any, every_seconds: float, on_save: Callable[[], object] | None = None) -> None:
@@ -58,6 +59,13 @@ class FitCheckpoints:
         self._number, self._thread = 0, threading.get_ident()
         self._written_elsewhere = False
         self._begin, self._prepared = time.monotonic(), False
+        self.latest: tuple[LoopCheckpoints, Any, int, dict[str, Any]] | None = None
+
+    def save_latest(self) -> None:
+        """Save the state after the last chunk, where the process has to end within one; called by another thread."""
+        if self.latest is not None and self._prepared:
+            loop, state, steps, progress = self.latest
+            loop.save(state, steps, notify=False, **progress)
 
     def is_long(self) -> bool:
         """True if the fit has run for so long that it is saved; the first time Orbax is imported, for a second."""
@@ -106,7 +114,7 @@ class LoopCheckpoints:
     def __init__(self, fit: FitCheckpoints, checkpoints: Checkpoints) -> None:
         self._fit, self._checkpoints = fit, checkpoints
         self._begin = self._last = time.monotonic()
-        self._steps = -1
+        self._steps, self._lock = -1, threading.Lock()
 
     def restore(self, start: Fit) -> Fit:
         """The newest checkpoint, or the start of the loop without one.
@@ -124,9 +132,16 @@ class LoopCheckpoints:
             self._steps = restored.progress["steps"]
         return restored
 
-    def save(self, state: Any, steps: int, **progress: Any) -> None:
-        """Write a checkpoint, unless there is one after so many steps already; a full disk ends no fit."""
-        if steps != self._steps:
+    def save(self, state: Any, steps: int, *, notify: bool = True, **progress: Any) -> None:
+        """Write a checkpoint, unless there is one after so many steps already; a full disk ends no fit.
+
+        Args:
+            state, steps, progress: of the loop.
+            notify: call ``on_save``, which may communicate.
+        """
+        with self._lock:
+            if steps == self._steps:
+                return
             self._steps = steps
             try:
                 self._write(state, steps, progress)
@@ -136,8 +151,8 @@ class LoopCheckpoints:
                     "The fit goes on, and the one before it is kept."
                 )
             self._last = time.monotonic()
-            if self._fit.on_save is not None:
-                self._fit.on_save()
+        if notify and self._fit.on_save is not None:
+            self._fit.on_save()
 
     def stop(self, state: Any, steps: int, **progress: Any) -> None:
         """Save a loop that is asked to stop."""
@@ -147,6 +162,7 @@ class LoopCheckpoints:
 
     def after_chunk(self, state: Any, steps: int, *, ended: bool = False, **progress: Any) -> None:
         """Save a loop after some steps, if it is time."""
+        self._fit.latest = self, state, steps, progress
         now = time.monotonic()
         due = now - self._last >= self._fit.every_seconds or (ended and now - self._begin >= LONG_SECONDS)
         if self._agree(self._fit.is_long() and due):
@@ -291,7 +307,8 @@ def resumable(
         raise FileExistsError(f"{folder} is no folder. Give the path of a folder for the checkpoints of one fit.")
     before, _active = _active, FitCheckpoints(folder, every_seconds, on_save)
     try:
-        yield
+        with signals.on_stop(_active.save_latest):
+            yield
         if not _active.interrupted:
             _active.clear()
     finally:

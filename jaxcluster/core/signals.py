@@ -285,11 +285,12 @@ class SignalWatcher:
     def _end_soon(self, number: int) -> None:
         if self._ended.wait(GRACE_SECONDS):
             return
+        # Without the lock: a hook waits for a checkpoint of the main thread, which takes the lock to rename it.
+        run_hooks()
         with COMMIT_LOCK:
             # The process may have ended by itself while this thread waited for the lock.
             if self._ended.is_set():
                 return
-            run_hooks()
             with suppress(OSError, ValueError, AttributeError):  # stderr is closed, or its terminal
                 sys.stderr.write(exit_message(EXIT_CODES[number]))
             _exit(EXIT_CODES[number])

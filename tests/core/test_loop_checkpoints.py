@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from functools import partial
 
 import jax
@@ -129,3 +130,23 @@ def test_checkpoints_are_in_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="file is no folder"), resumable(tmp_path / "file"):
         raise AssertionError
+
+
+def test_a_fit_is_saved_within_a_chunk(cloud, whole, tmp_path):
+    class Ended(Exception):
+        """End of the process within a chunk."""
+
+    def end(progress):
+        if progress.steps == 3:
+            thread = threading.Thread(target=signals.run_hooks)
+            thread.start()
+            thread.join()
+            raise Ended
+
+    with pytest.raises(Ended), chunks.watching(end), resumable(tmp_path):
+        fit(cloud)
+    assert [path.name for path in tmp_path.glob("loop-*/checkpoint-*")] == ["checkpoint-0000000003"]
+    with resumable(tmp_path):
+        again = fit(cloud)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)

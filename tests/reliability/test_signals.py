@@ -63,6 +63,32 @@ def test_a_second_signal_does_not_wait_for_the_save():
     assert "Terminated" not in done.stderr
 
 
+IN_A_SAVE = """
+import os, signal, threading, time
+from jaxcluster.core import signals
+
+saving = threading.Lock()
+
+def save():
+    with saving:
+        print("saved", flush=True)
+
+signals.SignalWatcher().start()
+with signals.on_stop(save):
+    with saving:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * signals.GRACE_SECONDS)
+        with signals.COMMIT_LOCK:
+            print("renamed", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_save_that_has_begun_is_waited_for():
+    done = subprocess.run([sys.executable, "-c", IN_A_SAVE], capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stdout) == (75, "renamed\nsaved\n")
+
+
 def test_check_stopped_raises_the_requested_signal():
     signals.check_stopped()
     signals.request_stop(signal.SIGTERM)
