@@ -15,7 +15,7 @@ from jaxcluster import SelfSupervisedEmbedding, losses
 from jaxcluster.deep import Batch, SelfSupervised, nets
 from jaxcluster.deep.self_supervised import OBJECTIVES, WITH_PREDICTOR
 from jaxcluster.deep.swav import COLLAPSE_GRACE_STEPS
-from jaxcluster.deep.views import GaussianNoise, MultiCrop
+from jaxcluster.deep.views import GaussianNoise, MultiCrop, count_views
 
 N, D, L, WIDTH = 48, 4, 3, 6
 RNG = np.random.default_rng(0)
@@ -120,13 +120,20 @@ def test_a_target_is_a_moving_average():
     made = module("dino", network=nets.MLP, momentum=0.75)
     before = np.asarray(made.target.encoder.layers[0].kernel[...])
     made.encoder.layers[0].kernel[...] += 1
-    made.loss(Batch(jnp.asarray(X)), KEY)
-    np.testing.assert_allclose(made.target.encoder.layers[0].kernel[...], before + 0.25, rtol=1e-5)
-    outputs = np.concatenate([made.target(NOISE(key, jnp.asarray(X))) for key in jax.random.split(KEY)])
-    np.testing.assert_allclose(made.teacher_center[...], 0.1 * outputs.mean(axis=0), atol=1e-6)
-    codes = np.asarray(made.target.encoder(jnp.asarray(X)))
-    directions = codes / np.linalg.norm(codes, axis=1, keepdims=True)
-    np.testing.assert_allclose(made.features(jnp.asarray(X)), directions, atol=1e-6)
+    graphdef, state = nnx.split(made)
+
+    @jax.jit
+    def after(x):
+        made = nnx.merge(graphdef, state, copy=True)
+        made.loss(Batch(x), KEY)
+        outputs = jnp.concatenate([made.target(NOISE(key, x)) for key in jax.random.split(KEY)])
+        kernel = made.target.encoder.layers[0].kernel[...]
+        return kernel, made.teacher_center[...], outputs, made.target.encoder(x), made.features(x)
+
+    kernel, center, outputs, codes, features = map(np.asarray, after(X))
+    np.testing.assert_allclose(kernel, before + 0.25, rtol=1e-5)
+    np.testing.assert_allclose(center, 0.1 * outputs.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(features, codes / np.linalg.norm(codes, axis=1, keepdims=True), atol=1e-6)
     trained = {path[0] for path, _ in nnx.to_flat_state(nnx.state(made, made.trainable))}
     assert trained == {"encoder", "projector"}
 
@@ -152,19 +159,41 @@ def test_equal_projections_are_a_collapse(objective):
     for layer in layers:
         layer.kernel[...] *= 0
         layer.bias[...] += 1
-    z = made.features(jnp.asarray(X))
-    _, record = made.loss(Batch(jnp.asarray(X)), KEY)
-    assert float(record["spread"]) < 1e-5
-    assert not made.refresh(z, KEY).collapsed
-    made.steps[...] = jnp.int32(COLLAPSE_GRACE_STEPS)
-    assert made.refresh(z, KEY).collapsed
+    graphdef, state = nnx.split(made)
+
+    @jax.jit
+    def refreshed(x):
+        made = nnx.merge(graphdef, state, copy=True)
+        z, (_, record) = made.features(x), made.loss(Batch(x), KEY)
+        early = made.refresh(z, KEY).collapsed
+        made.steps[...] = jnp.int32(COLLAPSE_GRACE_STEPS)
+        return record["spread"], early, made.refresh(z, KEY).collapsed
+
+    spread, early, late = refreshed(X)
+    assert spread < 1e-5
+    assert (bool(early), bool(late)) == (False, True)
 
 
-def test_one_view_is_drawn_twice():
-    made = [module("byol", views=views, network=nets.MLP) for views in (MultiCrop(NOISE, n_global=1), NOISE)]
-    values = [each.loss(Batch(jnp.asarray(X)), KEY)[0] for each in made]
-    assert np.isfinite(values).all()
-    assert np.all(np.asarray(values) > 0)
+@pytest.mark.parametrize(
+    ("views", "count"),
+    [
+        (NOISE, 2),
+        (MultiCrop(NOISE, n_global=1), 2),
+        (MultiCrop(NOISE, NOISE, n_global=1, n_local=1), 1),
+        (MultiCrop(NOISE, NOISE, n_global=2, n_local=1), 2),
+        (Shown(), 2),
+    ],
+)
+def test_global_views_are_targets(views, count):
+    """One view alone is drawn twice, and both are targets."""
+    graphdef, state = nnx.split(module("byol", views=views, network=nets.MLP))
+
+    def targets(x):
+        made = nnx.merge(graphdef, state, copy=True)
+        stacks = made._stacks(KEY, x)
+        return made._targets(stacks, jnp.zeros((count_views(stacks), N, WIDTH)))
+
+    assert jax.eval_shape(targets, X).shape == (count, N, WIDTH)
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,11 @@ class SelfSupervisedEmbedding(AugmentationEstimator):
         return super()._checkpoints(run, phase, **more, **steps)
 
     def _collapse_cause(self, phase):
+        # The term of VICReg against a collapse is the only one that says how far the rows have to be apart.
+        other = "" if self.objective == "vicreg" else "objective='vicreg', or "
         return (
-            "all rows look the same to the network. Pass another objective, such as 'vicreg', or views that leave more "
-            f"of the rows as they are. {self._lower_rate_advice(phase)}"
+            f"all rows look the same to the network. Pass {other}views that leave more of the rows as they are. "
+            f"{self._lower_rate_advice(phase)}"
         )
 
     def _check_params(self, n, d):
