@@ -317,7 +317,7 @@ def test_rows_of_any_dtype_are_computed_in_float32(dtype):
         fit(Line(), x=X.astype(object))
 
 
-def test_no_shape_of_a_network_has_a_program_of_its_own(compiles):
+def test_no_network_shape_has_a_program_of_its_own(compiles):
     state = {str(i): jnp.asarray(X[:i, :1]) for i in range(5, 15)}
     with compiles() as seen:
         assert all(epoch._finite_leaves(state))
