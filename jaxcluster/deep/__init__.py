@@ -44,6 +44,7 @@ _OBJECTS = {
     "UpdatePhase": "protocol",
     "VaDE": "vade",
     "adam": "optimizers",
+    "integrated_gradients": "attribution",
     "map_module": "inference",
     "pretrain_layers": "autoencoder",
     "train": "trainer",

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.spatial.distance import cdist
@@ -26,7 +27,8 @@ from scipy.special import log_softmax, logsumexp
 from jaxcluster.cluster import gmm, kmeans
 from jaxcluster.deep.heads import nearest_neighbors
 from jaxcluster.metrics import adjusted_rand_score
-from jaxcluster.types import Float, Int, KeyArray
+from jaxcluster.ops.distance import HIGHEST
+from jaxcluster.types import Array, Float, Int, KeyArray
 
 MAX_MIXTURE_COLUMNS = 64
 """Most features of a mixture with full covariances: its time is in proportion to their square."""
@@ -99,6 +101,41 @@ class Start(NamedTuple):
     def score(self, x: Any) -> float:
         """Mean log-likelihood of samples (nats per sample)."""
         return float(np.mean(logsumexp(self.log_joint(x), axis=1)))
+
+
+class StartDensities(NamedTuple):
+    """Densities of a start's components in float32, for programs on a device: log wp(x) = constant − ‖W(x − μ)‖²/2.
+
+    Attributes:
+        constants: (k,) log of weight and normalization (nats).
+        means: (k, d) μ.
+        whitening: W, (k, d, d), or a number for variances that are all one.
+    """
+
+    constants: Float[Array, " k"]
+    means: Float[Array, "k d"]
+    whitening: Float[Array, "*k_d_d"]
+
+    def responsibilities(self, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        """Responsibilities (n_samples, k), differentiable."""
+        residual = x[:, None, :] - self.means[None]
+        if self.whitening.ndim == 0:
+            residual = residual * self.whitening
+        else:
+            residual = jnp.einsum("nkd,ked->nke", residual, self.whitening, precision=HIGHEST)
+        return jax.nn.softmax(self.constants[None] - jnp.sum(jnp.square(residual), axis=2) / 2, axis=1)
+
+
+def densities_of(start: Start) -> StartDensities:
+    """The densities of a start's components, from factors in float64."""
+    weights = np.log(np.maximum(start.weights, np.finfo(float).tiny))
+    if start.covariances.ndim == 1:
+        constants, whitening = weights, 1 / np.sqrt(start.covariances[0])
+    else:
+        factors = np.linalg.cholesky(start.covariances)
+        constants = weights - np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+        whitening = np.linalg.inv(factors)
+    return StartDensities(*(jnp.asarray(each, jnp.float32) for each in (constants, start.means, whitening)))
 
 
 def fit_start(key: KeyArray, x: Any, k: int) -> Start:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import validation
@@ -130,6 +131,24 @@ class AutoencoderClusterer(DeepEstimator):
         module, rows = self._module_and_rows(X)
         back = self.scaling_.undo(np.asarray(map_module(module.autoencoder, "reconstruct", rows)))
         return back.astype(np.float32) if getattr(X, "dtype", None) == np.float32 else back
+
+    def interpolate(self, a: int, b: int, steps: int = 10) -> np.ndarray:
+        """Decode codes on the line between the centers of two clusters, (steps, n_features) float64 in the units of X.
+
+        Args:
+            a, b: clusters of the first and of the last sample.
+            steps: number of samples.
+
+        Raises:
+            ValueError, TypeError: clusters that do not exist; a number of steps that is no count.
+        """
+        check_is_fitted(self)
+        steps = validation.check_count("steps", steps)
+        pair = [validation.check_cluster(name, each, self.n_clusters) for name, each in (("a", a), ("b", b))]
+        first, last = self.cluster_centers_[pair]
+        t = np.linspace(0, 1, steps, dtype=first.dtype)[:, None]
+        codes = (1 - t) * first + t * last
+        return self.scaling_.undo(np.asarray(map_module(self.module_.autoencoder, "decode", codes)))
 
     def _examples(self, X, codes):
         """Reconstructions of rows and of centers, for the report."""

@@ -24,10 +24,11 @@ from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
 from jaxcluster.deep.inference import check_weights, eval_copy, map_module, weights_of, with_weights
 from jaxcluster.deep.optimizers import check_optimizer, check_rate
 from jaxcluster.deep.trainer import DEFAULT_BATCH_SIZE, TrainResult, default_batch_size
-from jaxcluster.estimators.base import Estimator, as_key
+from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled, scaled
 from jaxcluster.estimators.deep.selection import SELECT, check_start, finished, selected_start, warn_of_few_rows
+from jaxcluster.estimators.deep.trained import TrainedNetwork, check_temperature, tempered
 from jaxcluster.estimators.fit_messages import ENDINGS
 from jaxcluster.estimators.input_tables import canonical, rows_of_fit
 from jaxcluster.types import Absent, Array, Float, KeyArray, Status
@@ -42,7 +43,7 @@ EXAMPLES = 8
 
 
 @dataclass(eq=False, repr=False)
-class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
+class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, TrainedNetwork):
     """Base of estimators that train a network and cluster by it. Samples are scaled first.
 
     Args:
@@ -80,7 +81,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
-    info = Estimator.info._replace(
+    info = TrainedNetwork.info._replace(
         clusters="n_clusters",
         steps="epochs",
         reported=("n_iter_",),
@@ -174,21 +175,18 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         self._check_params(*X.shape)
         run = checks.training_run(callbacks, checkpoint_dir, resume)
         class_codes = self._encode_labels(y, X.shape[0])
-        self.epoch_history_, self.failed_step_ = [], None
+        self.epoch_history_, self.failed_step_, self.temperature_ = [], None, 1.0
         self._fit(X, class_codes, run)
         self.labels_ = self.labels_[own]
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """Label each sample by its most probable cluster, (n_samples,) int32."""
-        return np.argmax(self.predict_proba(X), axis=1).astype(np.int32)
+        return np.argmax(self._responsibilities(X), axis=1).astype(np.int32)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Compute the soft assignment of samples to clusters, (n_samples, n_clusters); rows sum to 1."""
-        if self._simple_start is not None:
-            return self._simple_start.predict_proba(rescaled(self._validate(X, reset=False), self.scaling_))
-        module, rows = self._module_and_rows(X)
-        return np.array(self._predict_proba(module, map_module(module, "features", rows)))
+        return np.array(tempered(self._responsibilities(X), self.temperature_))
 
     def transform(self, X: Any) -> np.ndarray:
         """Compute the code of each sample, (n_samples, latent); for ClusterGAN (n_samples, latent + n_clusters)."""
@@ -357,6 +355,14 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             )
         return super()._validate(X, reset=reset)
 
+    def _responsibilities(self, X: Any) -> Any:
+        """Soft assignment of samples, not calibrated."""
+        if self._simple_start is not None:
+            check_is_fitted(self)
+            return self._simple_start.predict_proba(rescaled(self._validate(X, reset=False), self.scaling_))
+        module, rows = self._module_and_rows(X)
+        return np.asarray(self._predict_proba(module, map_module(module, "features", rows)))
+
     def _module_and_rows(self, X: Any) -> tuple[Any, np.ndarray]:
         check_is_fitted(self)
         X = self._validate(X, reset=False)
@@ -369,6 +375,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         if not isinstance(self.scaling_, Scaling) or not isinstance(self._weights, dict):
             raise ValueError("scaling_ or the weights of the network are not those of a fit.")
         self.scaling_.check(self.n_features_in_)
+        check_temperature(self.temperature_)
         check_weights(self._init_module, self._weights)
         check_start(self._simple_start, self.n_clusters, self.n_features_in_)
 
