@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
+from scipy.special import softmax
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.core import validation
 from jaxcluster.core.atomic import write_atomic
 from jaxcluster.core.fold import map_rows
-from jaxcluster.core.messages import warn
 from jaxcluster.deep.attribution import integrated_gradients
 from jaxcluster.deep.inference import TILE
 from jaxcluster.deep.start import Start, densities_of
@@ -102,8 +102,8 @@ class TrainedNetwork(Estimator):
     def calibrate(self, X: Any, y: Any) -> TrainedNetwork:
         """Set the temperature of `predict_proba` so that probabilities of held-out samples are as often right.
 
-        Each cluster stands for the most common class of its samples. The temperature minimizes the mean of
-        −log(probability of the class); it changes no label, and `save` keeps it.
+        Each cluster stands for the most common class of its samples. With the temperature the mean probability of the
+        predicted class is the fraction of the samples that are right. It changes no label, and `save` keeps it.
 
         Args:
             X: (n_samples, n_features) samples that the network was not fitted to.
@@ -115,10 +115,9 @@ class TrainedNetwork(Estimator):
         Raises:
             ValueError, TypeError: no known class, or classes as in `JointClustering.fit`.
 
-        Warns:
-            UserWarning: samples whose class is that of no cluster; they are left out.
-
-        Source: C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, On calibration of modern neural networks, ICML 2017.
+        Sources: C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, On calibration of modern neural networks, ICML 2017;
+        L. Clarté, B. Loureiro, F. Krzakala and L. Zdeborová, Expectation consistency for calibration of neural
+        networks, UAI 2023.
 
         Example:
             >>> from jaxcluster import AutoencoderKMeans
@@ -138,22 +137,22 @@ class TrainedNetwork(Estimator):
         counts = np.zeros((self.n_clusters, classes.size))
         np.add.at(counts, (log_p.argmax(axis=1), codes), 1)
         stands_for = np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
-        # (n_samples, n_clusters): clusters that stand for the class of each sample.
-        right = stands_for[None, :] == codes[:, None]
-        known = right.any(axis=1)
-        if not known.all():
-            warn(
-                f"{type(self).__name__}: {np.sum(~known):,} of {known.size:,} samples have a class that is the most "
-                "common one of no cluster. They do not count.",
-                UserWarning,
-            )
+        own = stands_for[log_p.argmax(axis=1)]
+        same_class = stands_for[None, :] == own[:, None]  # (n_samples, n_clusters): as the sample's own cluster
+        accuracy = np.mean(own == codes)
 
-        def loss(log_temperature):
-            scaled = log_p[known] / np.exp(log_temperature)
-            right_sum = np.logaddexp.reduce(np.where(right[known], scaled, -np.inf), axis=1)
-            return np.mean(np.logaddexp.reduce(scaled, axis=1) - right_sum)
+        def excess(log_temperature):
+            p = softmax(log_p / np.exp(log_temperature), axis=1)
+            return np.mean(np.sum(p, axis=1, where=same_class)) - accuracy
 
-        self.temperature_ = float(np.exp(minimize_scalar(loss, bounds=LOG_TEMPERATURES, method="bounded").x))
+        low, high = LOG_TEMPERATURES
+        if excess(low) <= 0:
+            root = low
+        elif excess(high) >= 0:
+            root = high
+        else:
+            root = brentq(excess, low, high, xtol=1e-6)
+        self.temperature_ = float(np.exp(root))
         return self
 
     def export(self, path: Any) -> Path:
