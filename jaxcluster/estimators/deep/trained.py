@@ -146,11 +146,8 @@ class TrainedNetwork(Estimator):
             return np.mean(np.sum(p, axis=1, where=same_class)) - accuracy
 
         low, high = LOG_TEMPERATURES
-        if excess(low) <= 0:
-            root = low
-        elif excess(high) >= 0:
-            root = high
-        else:
+        root: Any = low if excess(low) <= 0 else high
+        if excess(low) > 0 > excess(high):
             root = brentq(excess, low, high, xtol=1e-6)
         self.temperature_ = float(np.exp(root))
         return self
