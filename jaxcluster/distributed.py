@@ -144,7 +144,8 @@ def _check_number(wanted):
 def _end_without_launcher(pipe):
     """End this process when the other end of a pipe is closed: by SIGTERM, so that it saves what it can."""
     os.read(pipe, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if signals.stop_requested() is None:  # a second signal would break off what it saves
+        os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     leave(1)
 
