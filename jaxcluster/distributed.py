@@ -229,17 +229,25 @@ def launch(command: Sequence[str], processes: int, *, environment: Mapping[str, 
         address = f"127.0.0.1:{free.getsockname()[1]}"
     shared = {"JAX_PLATFORMS": "cpu", **os.environ, **(environment or {}), ADDRESS: address, COUNT: str(processes)}
     started: list[Any] = []
-    with _pipe() as watched, _pipe() as notices:
+    ending = threading.Lock()
+
+    def end():
+        with ending:  # only the first call finds processes that run: a second signal would break off what they save
+            _end(started)
+
+    # By the hook this process waits for the others at a signal, which ends it otherwise after half a second.
+    with _pipe() as watched, _pipe() as notices, signals.on_stop(end):
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
         if watched and notices:
             shared |= {PIPE: str(watched[0]), NOTICE: str(notices[1])}
-            options["pass_fds"] = (watched[0], notices[1])
+            # In groups of their own: Ctrl-C of the terminal reaches this process alone, which passes it on once.
+            options |= {"pass_fds": (watched[0], notices[1]), "process_group": 0}
         try:
             for number in range(processes):
                 started.append(subprocess.Popen(list(command), env={**shared, INDEX: str(number)}, **options))
             _wait(started, notices)
         finally:
-            _end(started)
+            end()
 
 
 @contextmanager
@@ -291,10 +299,10 @@ def _rank(code: int | None) -> int:
 
 
 def _end(started: Sequence[Any]) -> None:
-    """End the processes that still run: by SIGTERM, and by SIGKILL those that do not answer."""
+    """End the processes that still run: by the signal to this one, or SIGTERM, and by SIGKILL if they do not answer."""
     running = [process for process in started if process.poll() is None]
     for process in running:
-        process.terminate()
+        process.send_signal(signals.stop_requested() or signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
     for process in running:
         try:

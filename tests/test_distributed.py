@@ -90,6 +90,41 @@ def test_a_job_ends_with_its_launcher():
         assert launcher.stdout.read() == ""
 
 
+LAUNCHER = """
+import sys
+from jaxcluster import distributed
+from jaxcluster.core import signals
+signals.SignalWatcher().start()
+distributed.launch([sys.executable, "-c", sys.argv[1]], 2)
+"""
+
+SAVING = """
+import signal
+got = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: got.append(number))
+print("ready", flush=True)
+while not got:
+    signal.pause()
+for _ in range(3 * 10**7):  # saves, for longer than the half second after which a process ends by itself
+    pass
+print("saved after", *map(int, got), flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_launcher_reaches_each_once(number):
+    """And the launcher waits for what they save; a second signal would break it off."""
+    environment = {**os.environ, **ENVIRONMENT}
+    command = [sys.executable, "-c", LAUNCHER, SAVING]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, env=environment, **options) as launcher:
+        assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+        launcher.send_signal(number)
+        assert launcher.stdout.read().splitlines() == [f"saved after {int(number)}"] * 2
+        assert launcher.wait() != 0
+
+
 def test_sigterm_ends_a_process_of_a_job():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -32,7 +32,7 @@ def softmax_of_first(x, temperature):
 
 @pytest.mark.parametrize("temperature", [20.0, 0.05])
 def test_attributions_are_the_integral(temperature):
-    """By 20,000 even points in float64, also where the function is nearly a step."""
+    """The sum over 20,000 even points in float64, also where the function is nearly a step."""
     x = np.random.default_rng(1).normal(size=(6, 4)) * 4
     function = partial(softmax_of_first, temperature=temperature)
     with switched(STRICT):
@@ -93,7 +93,7 @@ def test_an_exported_program_gives_the_same(fitted, blobs, name, tmp_path):
 
 
 def test_an_exported_program_keeps_digits(blobs, tmp_path):
-    """Of an offset that float32 holds to a sixteenth of the unit of the rows; and the calibrated start."""
+    """Rows at an offset that leaves float32 a sixteenth of their unit; and the calibrated start."""
     x = (blobs.x + 1e6).astype(np.float32)
     model = make("dec", epochs=1, select="stable").fit(x)
     model.calibrate(x, blobs.y)
@@ -103,7 +103,7 @@ def test_an_exported_program_keeps_digits(blobs, tmp_path):
 
 
 def test_calibration_finds_the_temperature(fitted, blobs, tmp_path):
-    """Of classes drawn with probabilities of a known temperature."""
+    """Classes are drawn with probabilities of a known temperature."""
     model = make("dec", epochs=1).fit(blobs.x)
     rng = np.random.default_rng(0)
     x = np.repeat(rng.normal(size=(300, 5)) * 4 + blobs.x.mean(axis=0), 30, axis=0).astype(np.float32)
