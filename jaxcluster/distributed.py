@@ -272,7 +272,9 @@ def _wait(started, notices):
     """
     while True:
         signals.check_stopped()
-        if notices and select.select(notices[:1], [], [], 0)[0]:
+        noticed = notices and select.select(notices[:1], [], [], 0)[0]
+        # A process that ended by itself is why the first one, which misses it, asks for the end of the job.
+        if noticed and not any(process.poll() for process in started[1:]):
             _end(started[1:])
             _end(started[:1])
             raise LaunchError(

@@ -157,7 +157,7 @@ def test_a_column_of_texts(folder, weights):
         (("fit", "kmeans", "table.csv", "--k", 3, "--stop-words", "english"), "name their column (--text)"),
         (("fit", "kmeans", "table.csv", "--k", 3, "--text", "n"), "holds '0.0', which is no text"),
         (("fit", "kmeans", "from1.svm", "--k", 3, "--columns", "1,4"), "no columns can be chosen (--columns)"),
-        (("fit", "kmeans", "runs", "--k", 3), "a folder of .txt files"),
+        (("fit", "kmeans", "runs", "--k", 3), "Name a file, or a folder of .txt, .npy"),
         (("sweep", "notes", "--k", "2:3", "--algo", "gmm"), "take kmeans or kmedoids"),
     ],
 )

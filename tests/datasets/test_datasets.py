@@ -313,7 +313,8 @@ def test_missing_file_offers_near_names(folder):
     assert isinstance(error.value, ValueError)
     assert "no folder" in complaint("nowhere/a.npy")
     assert "train.npy" in complaint("completely_different.csv")
-    assert "folder" in complaint(folder)
+    (folder / "empty").mkdir()
+    assert "empty is a folder" in complaint(folder / "empty")
     assert "none.npy" in complaint("train.npy", truth="none.npy")
 
 

@@ -38,6 +38,7 @@ RNGS = nnx.Rngs(0)
 NETWORKS = {
     "MLP": nets.MLP((4, 3, 2), activation=jax.nn.tanh, rngs=RNGS),
     "Projector": nets.Projector((4, 3, 2), rngs=RNGS),
+    "Prototypes": nets.Prototypes(4, 3, rngs=RNGS),
     "GaussianHead": nets.GaussianHead(4, 2, rngs=RNGS),
     "VariationalEncoder": nets.VariationalEncoder(nets.MLP((4, 3), rngs=RNGS), nets.GaussianHead(3, 2, rngs=RNGS)),
     "ConvEncoder": nets.ConvEncoder((8, 6), 2, channels=(3, 4), rngs=RNGS),
