@@ -2,7 +2,7 @@
 
 >>> import jax.numpy as jnp
 >>> product = lambda x: x[:, 0] * x[:, 1]
->>> integrated_gradients(product, jnp.array([[2.0, 3.0]]), jnp.zeros(2)).round(3).tolist()
+>>> integrated_gradients(product, jnp.array([[2.0, 3.0]]), jnp.zeros(2)).round().tolist()
 [[3.0, 3.0]]
 
 Source: M. Sundararajan, A. Taly and Q. Yan, Axiomatic attribution for deep networks, ICML 2017.
