@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import validation
@@ -22,6 +21,7 @@ from jaxcluster.deep.views import Masking, ShiftRotate
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.scaling import scaled
+from jaxcluster.estimators.deep.trained import Interpolating
 from jaxcluster.types import Array, Float, KeyArray, Status
 
 PRETRAINING = ("end-to-end", "stacked")
@@ -38,7 +38,7 @@ MIN_UPDATE_STEPS = 30
 
 
 @dataclass(eq=False, repr=False)
-class AutoencoderClusterer(DeepEstimator):
+class AutoencoderClusterer(Interpolating, DeepEstimator):
     """Base of estimators that cluster the codes of an autoencoder.
 
     Phase 1 trains an autoencoder. k-means of its codes gives initial clusters. Phase 2 trains network and clusters
@@ -132,23 +132,10 @@ class AutoencoderClusterer(DeepEstimator):
         back = self.scaling_.undo(np.asarray(map_module(module.autoencoder, "reconstruct", rows)))
         return back.astype(np.float32) if getattr(X, "dtype", None) == np.float32 else back
 
-    def interpolate(self, a: int, b: int, steps: int = 10) -> np.ndarray:
-        """Decode codes on the line between the centers of two clusters, (steps, n_features) float64 in the units of X.
-
-        Args:
-            a, b: clusters of the first and of the last sample.
-            steps: number of samples.
-
-        Raises:
-            ValueError, TypeError: clusters that do not exist; a number of steps that is no count.
-        """
-        check_is_fitted(self)
-        steps = validation.check_count("steps", steps)
-        pair = [validation.check_cluster(name, each, self.n_clusters) for name, each in (("a", a), ("b", b))]
-        first, last = self.cluster_centers_[pair]
+    def _between(self, a, b, steps):
+        first, last = self.cluster_centers_[[a, b]]
         t = np.linspace(0, 1, steps, dtype=first.dtype)[:, None]
-        codes = (1 - t) * first + t * last
-        return self.scaling_.undo(np.asarray(map_module(self.module_.autoencoder, "decode", codes)))
+        return map_module(self.module_.autoencoder, "decode", (1 - t) * first + t * last)
 
     def _examples(self, X, codes):
         """Reconstructions of rows and of centers, for the report."""

@@ -20,6 +20,7 @@ from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.single_phase import SinglePhaseEstimator
+from jaxcluster.estimators.deep.trained import Interpolating
 from jaxcluster.estimators.registry import register
 
 DEFAULT_BATCH_SIZE = 64
@@ -28,7 +29,7 @@ DEFAULT_BATCH_SIZE = 64
 
 @register("clustergan")
 @dataclass(eq=False, repr=False)
-class ClusterGAN(SinglePhaseEstimator, DeepEstimator):
+class ClusterGAN(Interpolating, SinglePhaseEstimator, DeepEstimator):
     """ClusterGAN: a generator of samples of each cluster, and an encoder that recovers noise and cluster.
 
     The generator maps noise and a one-hot cluster to a sample, the critic (Wasserstein, gradient penalty) separates
@@ -107,18 +108,8 @@ class ClusterGAN(SinglePhaseEstimator, DeepEstimator):
     def _examples(self, X, codes):
         return super()._examples(X, codes) | {"samples": self._generated()}
 
-    def interpolate(self, a: int, b: int, steps: int = 10) -> np.ndarray:
-        """Interpolate between two clusters with fixed noise, (steps, n_features) in the units of X.
-
-        Args:
-            a, b: clusters of the first and of the last sample.
-            steps: number of samples.
-
-        Raises:
-            ValueError, TypeError: clusters that do not exist; a number of steps that is no count.
-        """
-        check_is_fitted(self)
-        return self.scaling_.undo(np.asarray(self.module_.interpolate(as_key(self.random_state), a, b, steps)))
+    def _between(self, a, b, steps):
+        return self.module_.interpolate(as_key(self.random_state), a, b, steps)
 
     @property
     def _n_features_out(self):

@@ -218,6 +218,32 @@ class TrainedNetwork(Estimator):
         return rescaled(np.asarray(validation.check_matrix(given[None], name="baseline")), self.scaling_)
 
 
+class Interpolating:
+    """Method of an estimator whose network draws or decodes samples between two clusters."""
+
+    n_clusters: int
+    scaling_: Any
+    _between: Callable[[int, int, int], Any]
+    """Scaled samples (steps, n_features) from one cluster to another."""
+
+    def interpolate(self, a: int, b: int, steps: int = 10) -> np.ndarray:
+        """Samples from one cluster to another, (steps, n_features) float64 in the units of X.
+
+        Autoencoders decode the line between the centers. ClusterGAN generates with fixed noise, and mixes the clusters.
+
+        Args:
+            a, b: clusters of the first and of the last sample.
+            steps: number of samples.
+
+        Raises:
+            ValueError, TypeError: clusters that do not exist; a number of steps that is no count.
+        """
+        check_is_fitted(self)
+        steps = validation.check_count("steps", steps)
+        a, b = (validation.check_cluster(name, each, self.n_clusters) for name, each in (("a", a), ("b", b)))
+        return self.scaling_.undo(np.asarray(self._between(a, b, steps)))
+
+
 def tempered(p: Any, temperature: float | None) -> Any:
     """Probabilities p_j^(1/T)/Σ_l p_l^(1/T), (n_samples, n_clusters); those of a temperature of 1 as they are."""
     if temperature is None or temperature == 1:
